@@ -1,0 +1,1 @@
+"""Bytes on the wire and their fields; nothing of the engine is known here."""
