@@ -1,0 +1,1 @@
+"""The network layer: addresses, devices and routes, IP input and output, ICMP."""

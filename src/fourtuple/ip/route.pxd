@@ -1,0 +1,35 @@
+# Rtable and Route are C structs to compiled callers; route.py has the meaning of each field.
+cimport cython
+
+cdef class Rtable:
+    cdef public unsigned int index
+    cdef public int rt_type
+    cdef public int dev
+    cdef public unsigned int gateway
+    cdef public unsigned int mtu
+    cdef public bint mtu_locked
+    cdef public unsigned int advmss
+    cdef public unsigned int window
+    cdef public unsigned int initrwnd
+    cdef public unsigned int initcwnd
+    cdef public int hoplimit
+    cdef public unsigned int rto_min_us
+    cdef public bint ecn
+    cdef public bint quickack
+    cdef public bint is_local
+    cdef public bint dev_loopback
+
+
+cdef class Route:
+    cdef public Rtable rt
+    cdef public unsigned int saddr
+    cdef public unsigned int daddr
+
+
+@cython.locals(wide=cython.ulonglong, key=cython.ulonglong, cache=dict)
+cpdef object ip_route_connect(object fib, unsigned int daddr, unsigned int saddr, int oif, unsigned int mark=*, int tos=*, bint anysrc=*)
+
+cpdef unsigned int dst_metric_advmss(Rtable rt, unsigned int min_adv_mss)
+
+cpdef int ip_route_input(object fib, unsigned int daddr, unsigned int saddr, int iif)
+cpdef bint ip_route_input_is_local(object fib, unsigned int daddr, unsigned int saddr=*, int iif=*)
