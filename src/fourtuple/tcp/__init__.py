@@ -1,0 +1,1 @@
+"""TCP of Linux for the client side of a connection, and enough of a server to talk to itself."""

@@ -1,0 +1,1 @@
+"""Congestion control: reno only; the names that TCP_CONGESTION accepts."""
