@@ -1,0 +1,1 @@
+"""The socket layer: descriptors, struct socket, the system calls of a connection."""

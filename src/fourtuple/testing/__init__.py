@@ -1,0 +1,1 @@
+"""For tests: the door through which outside suites judge the engine."""
