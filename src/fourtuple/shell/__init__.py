@@ -1,0 +1,1 @@
+"""The only code that blocks, owns a thread or starts a process."""
