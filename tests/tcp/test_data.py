@@ -11,6 +11,7 @@ from fourtuple.tcp.info import tcp_poll, tcp_siocinq, tcp_siocoutq
 from fourtuple.tcp.net import tcp_reset_keepalive_timer
 from fourtuple.tcp.recvmsg import tcp_recvmsg
 from fourtuple.tcp.sendmsg import tcp_sendmsg
+from fourtuple.tcp.timer import net_next_timeout
 from tests.tcp.harness import Packet, Peer, Wire
 
 MS = 1000
@@ -283,6 +284,8 @@ def test_three_segments_sacked_beyond_a_hole_mean_loss() -> None:
     again = w.take()
     assert [q.seq for q in again] == [sent[0].seq]
     assert (w.sks.ssthresh[sk], w.mib("TcpExt.TCPSackRecovery")) == (5, 1)
+    # the oldest segment was sent again: a full timeout for it, and no probe of the tail before that
+    assert net_next_timeout(w.net) == w.net.now_us + w.sks.rto[sk]
     p.rcv = una + 1448 * 6
     p.send("A")
     assert (w.net.cold, w.sks.snd_cwnd[sk]) == ({}, 5)

@@ -26,8 +26,10 @@ from fourtuple.sock.option_kinds import (
 )
 from fourtuple.sock.sol_socket import SOCK_MIN_RCVBUF
 from fourtuple.tcp.info import tcp_get_info
+from fourtuple.tcp.net import tcp_jiffies, tcp_reset_keepalive_timer
 from fourtuple.tcp.output_data import tcp_push_pending_frames
 from fourtuple.tcp.recvmsg import tcp_sock_set_quickack
+from fourtuple.tcp.sock import last_ack_time
 from fourtuple.tcp.states import TCP_CLOSE, TCPF_CLOSE, TCPF_CLOSE_WAIT, TCPF_ESTABLISHED, TCPF_LISTEN
 
 # include/uapi/linux/tcp.h
@@ -51,6 +53,23 @@ TCP_MD5SIG_MAXKEYLEN = 80
 TCP_MD5SIG_FLAG_PREFIX = 1
 CONGESTION_NAME_MAX = 16
 SEND_QUEUE, RECV_QUEUE = 2, 1
+
+
+def _idle_us(sock: Socket) -> int:
+    """Since data or an ACK came (keepalive_time_elapsed)."""
+    sks, sk, now = sock.net.sks, sock.sk, tcp_jiffies(sock.net)
+    return min((now - sks.lrcvtime[sk]) & 0xFFFFFFFF, (now - last_ack_time(sks, sk)) & 0xFFFFFFFF) * 1000
+
+
+def _tcp_keepidle(task: Task, sock: Socket, number: int) -> int:
+    """A timer that runs already is set anew, for what is left of the new time (tcp_sock_set_keepidle_locked)."""
+    if not 1 <= number <= MAX_TCP_KEEPIDLE:
+        return -errno.EINVAL
+    err = store(sock, keepidle_s=number)
+    net, sk = sock.net, sock.sk
+    if err == 0 and net.sks.flags[sk] & fl.KEEPOPEN and not in_states(sock, TCPF_CLOSE | TCPF_LISTEN):
+        tcp_reset_keepalive_timer(net, sk, max(number * 1_000_000 - _idle_us(sock), 0))
+    return err
 
 
 def _tcp_maxseg(task: Task, sock: Socket, number: int) -> int:
@@ -260,7 +279,9 @@ TCP_OPTIONS = {
     TCP_NODELAY: flag_option(fl.NODELAY, _push_if(True)),
     TCP_MAXSEG: number_option(_tcp_maxseg, _get_maxseg),
     TCP_CORK: flag_option(fl.CORK, _push_if(False)),
-    TCP_KEEPIDLE: field_option("keepidle_s", 1, MAX_TCP_KEEPIDLE, lambda sock: sock.net.sysctl.tcp_keepalive_time),
+    TCP_KEEPIDLE: number_option(
+        _tcp_keepidle, lambda sock: options_of(sock).keepidle_s or sock.net.sysctl.tcp_keepalive_time
+    ),
     TCP_KEEPINTVL: field_option("keepintvl_s", 1, MAX_TCP_KEEPINTVL, lambda sock: sock.net.sysctl.tcp_keepalive_intvl),
     TCP_KEEPCNT: field_option("keepcnt", 1, MAX_TCP_KEEPCNT, lambda sock: sock.net.sysctl.tcp_keepalive_probes),
     TCP_SYNCNT: field_option("syn_retries", 1, MAX_TCP_SYNCNT, lambda sock: sock.net.sysctl.tcp_syn_retries),

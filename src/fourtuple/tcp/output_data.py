@@ -399,10 +399,14 @@ def _swap(seg: Segment, first: Segment) -> Segment:
 
 
 def tcp_xmit_retransmit_queue(net: Net, sk: int) -> None:
-    """Send again what is marked lost, oldest first, as far as the congestion window goes."""
+    """Send again what is marked lost, oldest first, as far as the congestion window goes.
+
+    When that is the oldest segment in flight it gets a full timeout; a probe of the tail is not due any more.
+    """
     cold = cold_of(net, sk)
     if cold is None or not cold.lost_out:
         return
+    rearm = net.sks.timer_rtx[sk] == 0
     for seg in list(cold.rtx):
         if tcp_packets_in_flight(cold) >= net.sks.snd_cwnd[sk]:
             break
@@ -411,8 +415,10 @@ def tcp_xmit_retransmit_queue(net: Net, sk: int) -> None:
         if tcp_retransmit_skb(net, sk, seg) != 0:
             break
         net.mib.TcpExtTCPFastRetrans += 1
-    if net.sks.timer_rtx[sk] == 0:
-        tcp_rearm_rto(net, sk)
+        if seg is cold.rtx[0]:
+            rearm = True
+    if rearm:
+        tcp_reset_xmit_timer(net, sk, net.sks.rto[sk])
 
 
 def tcp_send_loss_probe(net: Net, sk: int) -> None:

@@ -6,12 +6,13 @@ Errors are ConnectError: OSError with Linux's errno and a `.report`.  Nothing bl
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fourtuple.address import format_ipv4, parse_ipv4
-from fourtuple.host import Host
+from fourtuple.address import format_ipv4, parse_ipv4, parse_ipv6, parse_prefix
+from fourtuple.host import LOOPBACK, Host
 from fourtuple.machine import Machine
 from fourtuple.sock import syscall
 from fourtuple.sock.af_inet import AF_INET, AF_UNSPEC, pack_sockaddr_in, sockaddr_in
@@ -21,6 +22,9 @@ from fourtuple.sock.wait import Wait
 from fourtuple.trace import Tracer
 
 Addr = tuple[Any, ...]
+SysctlValue = str | int | Sequence[int]
+
+AF_INET6 = 10
 
 # The names that ss(8) prints
 _SS_NAMES = {
@@ -77,7 +81,9 @@ class Stack:
         return self.host.next_timeout()
 
     def advance(self, to_us: int) -> None:
-        """Run due timers in order, each at its own due time; then now() == to_us."""
+        """Run due timers in order, each at its own due time; then now() == to_us.  ValueError for the past."""
+        if to_us < self.host.now_us:
+            raise ValueError(f"time runs back: to_us={to_us}, the stack is at {self.host.now_us}")
         self.host.handle_timeout(to_us)
 
     # system calls
@@ -104,7 +110,11 @@ class Stack:
     def accept(self, h: int) -> tuple[int, Addr]:
         """accept(2): (handle, address of the peer)."""
         new = self._value("accept", self.host.sys_accept(h, SOCK_NONBLOCK), h)
-        return new, self.getpeername(new)
+        # Not getpeername(): a connection that was reset while it waited is accepted, and still has its address.
+        sock = syscall.sockfd_lookup(self.host.task, new)
+        assert not isinstance(sock, int)
+        sks = sock.net.sks
+        return new, (format_ipv4(sks.daddr[sock.sk]), sks.dport[sock.sk])
 
     def send(self, h: int, data: bytes, flags: int = 0) -> int:
         """How many bytes were queued."""
@@ -159,10 +169,10 @@ class Stack:
 
     # world
 
-    def sysctl(self, name: str, value: str | None = None) -> str:
+    def sysctl(self, name: str, value: SysctlValue | None = None) -> str:
         """Read, or write and read back; OSError as /proc/sys gives it."""
         if value is not None:
-            self.host.set_sysctl(name, value)
+            self.host.set_sysctl(name, _sysctl_text(value))
         return self.host.get_sysctl(name)
 
     def sockets(self) -> Iterator[SockRow]:
@@ -179,8 +189,23 @@ class Stack:
 
 
 def _sockaddr(addr: Addr) -> bytes:
-    """(host, port) as a sockaddr_in; ValueError for a host that is no IPv4 address."""
-    return pack_sockaddr_in(parse_ipv4(addr[0]), addr[1])
+    """(host, port) as a sockaddr_in, an IPv6 address as a sockaddr_in6, which Linux refuses on these sockets.
+
+    ValueError for a host that is no address, OverflowError for a port outside 0 to 65535.
+    """
+    host, port = addr[0], addr[1]
+    if not 0 <= port <= 65535:
+        raise OverflowError(f"port {port} is not in 0-65535")
+    if ":" in host:
+        return struct.pack("=H", AF_INET6) + struct.pack("!HI16sI", port, 0, parse_ipv6(host).to_bytes(16, "big"), 0)
+    return pack_sockaddr_in(parse_ipv4(host), port)
+
+
+def _sysctl_text(value: SysctlValue) -> str:
+    """What would be written to /proc/sys: 2 -> '2', (32768, 60999) -> '32768 60999'."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if isinstance(value, int) else " ".join(map(str, value))
 
 
 def _address(sockaddr: bytes) -> Addr:
@@ -191,21 +216,69 @@ def _address(sockaddr: bytes) -> Addr:
 def make_stack(
     now_us: int = 0,
     seed: int = 0,
-    sysctl: Mapping[str, str] | None = None,
+    sysctl: Mapping[str, SysctlValue] | None = None,
     links: Sequence[Mapping[str, Any]] = (),
     routes: Sequence[Mapping[str, Any]] = (),
     machine: Machine | None = None,
-    max_sockets: int = 65_536,
+    max_sockets: int = 262_144,
     trace: Tracer | None = None,
     profile: str = "6.18",
 ) -> Stack:
-    """A stack with these links ({'name', 'mtu', 'addrs'}) and routes ({'dst', 'dev', 'src', 'mtu', ...}).
+    """A stack with these links ({'name', 'mtu', 'addrs'}) and routes ({'dst', 'dev', 'via', 'src', 'mtu', ...}).
 
+    `sysctl` is a set of values: their order does not matter.  The gateway of a route is `via` or `gateway`.  `lo` is
+    there already; naming it adds addresses.  IPv6 addresses of links and IPv6 routes are left out.
     Stacks of one `machine` share what network namespaces share: secrets and the port sequence.
     """
-    host = Host(machine, seed, now_us, sysctl, max_sockets, trace=trace, profile=profile)
+    host = Host(machine, seed, now_us, None, max_sockets, trace=trace, profile=profile)
+    _set_sysctls(host, {name: _sysctl_text(value) for name, value in (sysctl or {}).items()})
     for link in links:
-        host.add_link(link["name"], link.get("mtu", 1500), link.get("addrs", ()))
+        _add_link(host, **link)
     for route in routes:
-        host.add_route(**route)
+        _add_route(host, **route)
     return Stack(host)
+
+
+def _set_sysctls(host: Host, values: Mapping[str, str]) -> None:
+    """Write them all.  Some bound others (ip_unprivileged_port_start, the port range): those refused are tried last."""
+    refused = {}
+    for name in sorted(values):
+        try:
+            host.set_sysctl(name, values[name])
+        except OSError:
+            refused[name] = values[name]
+    for name, value in refused.items():
+        host.set_sysctl(name, value)
+
+
+def _add_link(host: Host, name: str, mtu: int = 1500, addrs: Sequence[str] = ()) -> None:
+    ipv4 = [text for text in addrs if ":" not in text]
+    if name != LOOPBACK:
+        host.add_link(name, mtu, ipv4)
+        return
+    for text in ipv4:
+        err = host.fib.add_address(host.fib.device(LOOPBACK), *parse_prefix(text))
+        if err not in (0, -errno.EEXIST):
+            raise OSError(-err, f"address {text}: refused as Linux does")
+
+
+# What a route may have beside addresses and names; each is a number.
+_METRICS = frozenset(
+    {"metric", "table", "mtu", "mtu_locked", "advmss", "window", "initrwnd", "initcwnd", "hoplimit", "rto_min_us"}
+    | {"ecn", "quickack"}
+)
+
+
+def _number(name: str, value: Any) -> Any:
+    """A number as such or as text; ValueError for what a route does not have."""
+    if name in _METRICS:
+        return int(value)
+    if name not in ("dev", "via", "src", "type"):
+        raise ValueError(f"a route has no {name!r}")
+    return value
+
+
+def _add_route(host: Host, dst: str, gateway: str | None = None, **options: Any) -> None:
+    if ":" not in dst:
+        given = {name: _number(name, value) for name, value in options.items() if value is not None}
+        host.add_route(dst, **({"via": gateway} | given if gateway is not None else given))
