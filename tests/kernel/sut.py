@@ -12,6 +12,8 @@ import threading
 import time
 from collections import defaultdict, deque
 
+import kernel_oracle as ko  # an outside suite has it on sys.path; ours puts it there in tests/kernel/oracle.py
+
 from fourtuple.address import format_ipv4
 from fourtuple.host import Host
 from fourtuple.machine import Machine
@@ -20,7 +22,6 @@ from fourtuple.sock.af_inet import sockaddr_in
 from fourtuple.sock.file import O_NONBLOCK
 from fourtuple.sock.syscall import F_GETFL, F_SETFL
 from fourtuple.sock.wait import PENDING, Wait
-from tests.kernel.oracle import ko
 
 POLL_NAMES = ((1, "IN"), (2, "PRI"), (4, "OUT"), (8, "ERR"), (16, "HUP"), (0x2000, "RDHUP"))
 START_US = 1_000_000_000

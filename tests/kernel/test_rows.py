@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.kernel.oracle import ko
+from tests.kernel.oracle import SHARED, ko
 from tests.kernel.sut import FourtupleSUT
 
 CATEGORIES = ("ERR", "ST", "PORT", "SRC", "TW", "SYN", "RTX", "RSP", "ICMP")
@@ -63,3 +67,11 @@ def test_same_seed_and_same_calls_give_the_same_packets():
 
     assert packets(7) == packets(7)
     assert packets(7) != packets(8)
+
+
+def test_an_outside_suite_needs_nothing_but_the_two_folders_on_its_path() -> None:
+    program = "import sys; sys.path[:0] = sys.argv[1:]; import sut, kernel_oracle; print(sut.FourtupleSUT.__bases__)"
+    here = Path(__file__).resolve().parent
+    command = [sys.executable, "-c", program, str(here), str(SHARED)]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(<class 'kernel_oracle.SUT'>,)"
