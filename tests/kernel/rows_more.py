@@ -261,7 +261,7 @@ def _(x):
     x.sut.sleep(0.02)
     snd_nxt = c.rcv
     s.unspec()
-    x.drain()
+    assert x.pkt().flags == "RA"
     return {"delta - window": ((x.syn_of(s).seq - snd_nxt) - window + 1) & 0xFFFFFFFF}
 
 
