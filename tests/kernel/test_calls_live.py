@@ -34,7 +34,9 @@ def kernel():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_program_gets_the_kernels_answers(kernel, seed):
-    ours = our_answers(seed)
-    for step, (call, theirs, answer) in enumerate(zip(program(seed), kernel[seed], ours, strict=True)):
+    ours, its = our_answers(seed), kernel[seed]
+    if ours != its:  # once more: the kernel runs in real time, on a machine that may be busy
+        its = in_namespace(kernel_answers, [seed])[0]
+    for step, (call, theirs, answer) in enumerate(zip(program(seed), its, ours, strict=True)):
         before = "\n".join(f"{c} -> {a}" for c, a in zip(program(seed)[:step], ours, strict=False))
         assert answer == theirs, f"{before}\n{call}: the kernel says {theirs}, we {answer}"
