@@ -4,7 +4,6 @@
 #   make test    the suite three times: compiled, uncompiled, and with checks in inet/ and wire/; COVERAGE=1 measures it
 #   make lint    ruff, mypy --strict, the direction of imports
 #   make bench   the benchmarks
-#   make docs    the pages under docs/ that are made from the code
 #   make format  let ruff lay out the code as `make lint` wants it
 #   make setup   everything the others need
 #   make clean   take away what was built; .venv stays
@@ -23,7 +22,7 @@ SOURCES := $(sort $(TYPED) $(wildcard $(TYPED:.pxd=.py)))
 MODULES := $(basename $(filter %.py %.pyx,$(SOURCES)))
 UNBUILT := $(strip $(foreach m,$(MODULES),$(if $(wildcard $(m).cpython-*.so),,$(m))))
 
-.PHONY: setup demo test lint bench docs format clean FORCE
+.PHONY: setup demo test lint bench format clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/dev.stamp build/compiled.stamp
@@ -57,9 +56,6 @@ format: $(VENV)/dev.stamp
 
 bench: setup
 	$(BIN)/python -m benchmarks
-
-docs: setup
-	$(BIN)/python -m docs
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
