@@ -76,6 +76,7 @@ $(VENV)/run.stamp: pyproject.toml tools/system-packages.sh
 # ... and what it takes to work on it.
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@echo "setting up $(VENV): tools and extras" >&2
+	@$(LOCK) tools/system-packages.sh $(PYTHON) dev
 	@FOURTUPLE_BUILD=none $(LOCK) $(PIP) --no-build-isolation -e '.[top,exporter,plots,dev]'
 	@touch $@
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Sees to what pip cannot install: a Python with headers and venv, a C compiler, and the tools that build private networks.
 # As root on Debian or Ubuntu it installs what is missing; otherwise it names it in one line.
-# Usage: tools/system-packages.sh PYTHON
+# Usage: tools/system-packages.sh PYTHON [dev]      dev: also what the tests judge by, tshark and Chromium
 set -euo pipefail
 python=$1
+dev=${2:-}
 
 missing=()  # without these nothing can be built
 command -v "$python" >/dev/null || missing+=(python3)
@@ -15,7 +16,13 @@ wires=()  # without these the demo and some tests have no private network to run
 command -v ip >/dev/null || [ -x /sbin/ip ] || wires+=(iproute2)
 command -v nft >/dev/null || [ -x /usr/sbin/nft ] || wires+=(nftables)
 
-all=("${missing[@]}" "${wires[@]}")
+judges=()  # without these some tests cannot run
+if [ "$dev" = dev ]; then
+    command -v tshark >/dev/null || judges+=(tshark)
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || judges+=(chromium fonts-dejavu-core)
+fi
+
+all=("${missing[@]}" "${wires[@]}" "${judges[@]}")
 if [ ${#all[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing ${all[*]}"
@@ -23,7 +30,9 @@ if [ ${#all[@]} -gt 0 ]; then
         apt-get update -qq
         apt-get install -y -qq --no-install-recommends "${all[@]}" >/dev/null
     else
-        [ ${#missing[@]} -gt 0 ] && need="to build fourtuple" || need="for private networks"
+        if [ ${#missing[@]} -gt 0 ]; then need="to build fourtuple"
+        elif [ ${#wires[@]} -gt 0 ]; then need="for private networks"
+        else need="for all tests"; fi
         echo "please install, as root, $need: apt-get install ${all[*]}" >&2
         [ ${#missing[@]} -eq 0 ] || exit 1
     fi

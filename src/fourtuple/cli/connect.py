@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ports.add_argument(
         "--source", type=options.source, metavar="ADDR[:PORT]", help="bind() first; without a port connect() chooses it"
     )
+    parser.add_argument(
+        "--profile", type=options.profile, default="6.18", metavar="VERSION", help="the Linux to imitate (6.18)"
+    )
     talk = parser.add_argument_group("call and talk")
     talk.add_argument(
         "--timeout", type=options.duration_us, default=0, metavar="TIME", help="SO_SNDTIMEO: then EINPROGRESS"
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """Do it; the exit code says how connect() ended."""
     host, port = args.destination
     check_wire(args.wire)
-    _check_sysctls(_sysctls(args))
+    _check_sysctls(_sysctls(args), args.profile)
     address = resolve(host)
     seed = random.SystemRandom().randrange(_SEEDS) if args.seed is None else args.seed
     with _open(args, address, port, seed, err) as wire:
@@ -126,18 +129,18 @@ def _open(args: argparse.Namespace, address: str, port: int, seed: int, err: Ter
     from fourtuple.shell.wires import Setup, WireUnavailable, open_wire
 
     source = args.source[0] if args.source else ""
-    setup = Setup(((address, port),), source, args.loss, args.rtt, seed, _sysctls(args))
+    setup = Setup(((address, port),), source, args.loss, args.rtt, seed, _sysctls(args), profile=args.profile)
     try:
         return open_wire(args.wire, setup, lambda why: err.print(f"fourtuple: no TUN here, so simulated: {why}"))
     except WireUnavailable as error:
         raise wire_failure(error) from None
 
 
-def _check_sysctls(wanted: dict[str, str]) -> None:
+def _check_sysctls(wanted: dict[str, str], profile: str) -> None:
     """Linux refuses some values that look right, as a range below ip_unprivileged_port_start."""
-    from fourtuple.sysctl import Sysctls
+    from fourtuple.sysctl import Sysctls, profile_named
 
-    sysctls = Sysctls()
+    sysctls = Sysctls(profile_named(profile))
     for name, value in wanted.items():
         if sysctls.set(name, value) < 0:
             reason = ": it may not reach below net.ipv4.ip_unprivileged_port_start = 1024" if "range" in name else ""

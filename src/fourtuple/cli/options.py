@@ -74,6 +74,15 @@ def source(text: str) -> tuple[str, int | None]:
         raise ArgumentTypeError(str(error)) from None
 
 
+def profile(text: str) -> str:
+    """The name of a KernelProfile, as '3.10'."""
+    from fourtuple.sysctl import PROFILES
+
+    if text not in PROFILES:
+        raise ArgumentTypeError(f"no profile of Linux {text!r}; there are: {', '.join(PROFILES)}")
+    return text
+
+
 def seed(text: str) -> int:
     """A number that repeats a run."""
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 63:

@@ -57,6 +57,8 @@ class Setup:
     seed: int = 0
     sysctls: Mapping[str, str] = field(default_factory=dict)
     max_sockets: int = 65_536
+    profile: str = "6.18"
+    """The kernel that our end imitates (KernelProfile)."""
 
 
 class Wire:
@@ -160,7 +162,9 @@ def added_source(setup: Setup) -> str:
 
 
 def _our_host(setup: Setup, now_us: int) -> Host:
-    host = Host(seed=setup.seed, now_us=now_us, sysctl=setup.sysctls, max_sockets=setup.max_sockets)
+    host = Host(
+        seed=setup.seed, now_us=now_us, sysctl=setup.sysctls, max_sockets=setup.max_sockets, profile=setup.profile
+    )
     device = host.add_link(DEVICE, addrs=(format_prefix(parse_ipv4(OUR_ADDRESS), _PREFIX),))
     host.add_route("default", dev=DEVICE)
     if added := added_source(setup):
