@@ -16,7 +16,7 @@ cdef uint32_t _SHUT, _RESERVED
 
 cdef class Rows:
     cdef public uint32_t[::1] sk
-    cdef public uint32_t n
+    cdef public uint32_t n, opts
     cdef public uint64_t seed
 
 @cython.locals(wide=uint64_t)
@@ -24,7 +24,7 @@ cdef uint32_t _random_below(Rows rows, uint32_t n) noexcept nogil
 @cython.locals(_=uint32_t, start=uint64_t)
 cpdef uint64_t clock_cost(uint32_t n) except? 1
 @cython.locals(sk=int64_t)
-cpdef uint32_t new_row(InetHashinfo h, uint32_t daddr) noexcept nogil
+cpdef uint32_t new_row(InetHashinfo h, uint32_t daddr, uint32_t opts=*) noexcept nogil
 cdef int _close(InetHashinfo h, uint32_t sk) except -1
 @cython.locals(sk=uint32_t, port=int32_t)
 cdef int32_t _connect(InetHashinfo h, Rows rows, uint32_t daddr, uint64_t now_us) except? -2
@@ -37,7 +37,7 @@ cpdef int close_random(InetHashinfo h, Rows rows, uint32_t n) except -1
 @cython.locals(_=uint32_t, i=uint32_t, took=uint64_t, start=uint64_t)
 cpdef uint64_t connect_rounds(InetHashinfo h, Rows rows, uint32_t batch, uint32_t rounds, uint32_t daddr, uint32_t dests, bint shuffle, uint64_t now_us) except? 1
 @cython.locals(_=uint32_t, sk=uint32_t, count=uint32_t)
-cpdef uint32_t refused(InetHashinfo h, uint32_t n, uint32_t daddr, uint64_t now_us) except? 1
+cpdef uint32_t refused(InetHashinfo h, Rows rows, uint32_t n, uint32_t daddr, uint64_t now_us) except? 1
 @cython.locals(_=uint32_t, value=uint64_t)
 cpdef uint64_t hashes(uint32_t n) noexcept nogil
 cdef uint32_t _offset(InetHashinfo h, Rows rows) noexcept nogil

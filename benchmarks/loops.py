@@ -42,13 +42,14 @@ _LCG_C = 1442695040888963407
 
 
 class Rows:
-    """The sockets that are open, and the state of a random generator."""
+    """The sockets that are open, the option set that new ones have, and the state of a random generator."""
 
-    __slots__ = ("sk", "n", "seed")
+    __slots__ = ("sk", "n", "opts", "seed")
 
     def __init__(self, most: int) -> None:
         self.sk = allocate_columns((("sk", "I"),), most)["sk"]
         self.n = 0
+        self.opts = 0
         self.seed = 1
 
 
@@ -66,12 +67,13 @@ def clock_cost(n: int) -> int:
     return perf_counter_ns() - start
 
 
-def new_row(h: InetHashinfo, daddr: int) -> int:
-    """A socket as tcp_v4_connect() has it before the search: addresses and destination port set."""
+def new_row(h: InetHashinfo, daddr: int, opts: int = 0) -> int:
+    """A socket as tcp_v4_connect() has it before the search: addresses, destination port, options set."""
     sk = sk_alloc(h.sks)
     h.sks.saddr[sk] = _SOURCE
     h.sks.daddr[sk] = daddr
     h.sks.dport[sk] = _DPORT
+    h.sks.opts[sk] = opts
     return sk
 
 
@@ -83,7 +85,7 @@ def _close(h: InetHashinfo, sk: int) -> int:
 
 
 def _connect(h: InetHashinfo, rows: Rows, daddr: int, now_us: int) -> int:
-    sk = new_row(h, daddr)
+    sk = new_row(h, daddr, rows.opts)
     port = inet_hash_connect(h, sk, now_us)
     if port < 0:
         sk_free_inet(h.sks, sk)
@@ -129,7 +131,7 @@ def connect_rounds(
     took = 0
     for _ in range(rounds):
         for i in range(batch):
-            rows.sk[rows.n + i] = new_row(h, daddr + _random_below(rows, dests))
+            rows.sk[rows.n + i] = new_row(h, daddr + _random_below(rows, dests), rows.opts)
         start = perf_counter_ns()
         for i in range(batch):
             inet_hash_connect(h, rows.sk[rows.n + i], now_us)
@@ -142,9 +144,9 @@ def connect_rounds(
     return took
 
 
-def refused(h: InetHashinfo, n: int, daddr: int, now_us: int) -> int:
+def refused(h: InetHashinfo, rows: Rows, n: int, daddr: int, now_us: int) -> int:
     """n calls of inet_hash_connect() for one socket, to a destination without a free port; how many were refused."""
-    sk = new_row(h, daddr)
+    sk = new_row(h, daddr, rows.opts)
     count = 0
     for _ in range(n):
         if inet_hash_connect(h, sk, now_us) == -_EADDRNOTAVAIL:

@@ -15,7 +15,8 @@ from fourtuple.sysctl import Sysctls
 
 DADDR = 0x0A010000
 NOW_US = 1_000_000
-PORTS = 28_232  # of the default range
+LOW, HIGH = 32_768, 60_999  # the default range
+PORTS = HIGH - LOW + 1
 FILLINGS = (0.0, 50.0, 75.0, 99.0, 99.9)
 
 
@@ -23,18 +24,23 @@ class World:
     """One namespace's tables, filled to `percent` of the default range towards one destination.
 
     `shuffled`: after that many connections have been closed by chance and made anew.
+    `own_range`: every socket has the range as IP_LOCAL_PORT_RANGE too, which makes the search one of step 1.
     """
 
-    def __init__(self, percent: float, shuffled: bool = False, max_sockets: int = 1 << 16) -> None:
+    def __init__(
+        self, percent: float, shuffled: bool = False, max_sockets: int = 1 << 16, own_range: bool = False
+    ) -> None:
         self.label = f"{percent:g} % full" + (", shuffled" if shuffled else "")
         self.h = InetHashinfo(SockTable(max_sockets), Sysctls(), BootSecrets(5), 1 << 10)
         self.rows = loops.Rows(max_sockets)
+        if own_range:
+            self.rows.opts = self.h.sks.options.replaced(0, port_low=LOW, port_high=HIGH)
         self.shuffled = shuffled
         open_ports = PORTS - self.fill(int(PORTS * percent / 100), 1)
         self.batch = min(max(open_ports // 2, 1), 250)
         if shuffled:
             loops.connect_rounds(self.h, self.rows, self.batch, 2 * PORTS // self.batch, DADDR, 1, True, NOW_US)
-        self.sk = loops.new_row(self.h, DADDR)
+        self.sk = loops.new_row(self.h, DADDR, self.rows.opts)
         loops.offsets_alone(self.h, self.rows, self.sk, 1)  # sets the range
 
     def fill(self, n: int, dests: int) -> int:
@@ -53,7 +59,7 @@ class World:
 
     def refused_ns(self, n: int) -> float:
         start = perf_counter_ns()
-        assert loops.refused(self.h, n, DADDR, NOW_US) == n
+        assert loops.refused(self.h, self.rows, n, DADDR, NOW_US) == n
         return (perf_counter_ns() - start) / n
 
     def bits_ns(self, n: int) -> float:

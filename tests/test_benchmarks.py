@@ -20,7 +20,17 @@ def test_every_section_measures_something() -> None:
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     document = json.loads(output)
     assert set(document["machine"]) >= {"date", "cpu", "system", "python"}
-    assert [table["name"] for table in document["tables"]] == ["ports", "port targets", "destinations", "connections"]
+    assert [table["name"] for table in document["tables"]] == [
+        "ports",
+        "port targets",
+        "kernel search",
+        "kernel search, own range",
+        "kernel search targets",
+        "destinations",
+        "connections",
+        "handshakes",
+        "handshake targets",
+    ]
     for table in document["tables"]:
         assert table["rows"]
         for row in table["rows"]:

@@ -3,10 +3,14 @@
 The public names are here, and are imported when they are first used: `fourtuple --version` must not pay for the engine.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False  # typing is not imported: it would take most of the time until Ctrl-C is heard (cli/entry.py)
 if TYPE_CHECKING:
+    from typing import Any
+
     from fourtuple.errors import ConnectError as ConnectError
     from fourtuple.host import Host as Host
     from fourtuple.machine import Machine as Machine

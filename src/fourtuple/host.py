@@ -13,7 +13,7 @@ The verbs, all batched, none blocking:
 
 Rules
 1. Time is an int of microseconds.  It comes in with a call (`now`; None: it has not moved) and never runs back.
-   A timer runs at its own due time, however late handle_timeout() is called.
+   A timer runs at its own due time, however late handle_timeout() is called, unless told to be late.
 2. Packets that a Host sends to itself wait until the outermost verb ends: the kernel's socket backlog (ERR-23, ERR-24).
 3. No clock, randomness, sockets or threads: the same seed and the same calls give the same packets.  One owner thread.
 4. A system call that would sleep returns a Wait; who made the call polls it after packets, timers and other calls.
@@ -22,17 +22,16 @@ Rules
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, MutableSequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from typing import Any, NamedTuple
 
 from fourtuple.address import parse_ipv4, parse_prefix
 from fourtuple.inet.hashtables import InetHashinfo
-from fourtuple.inet.sock_table import sk_handle
 from fourtuple.ip.devinet import NetDevice
 from fourtuple.ip.fib import Fib
 from fourtuple.ip.fib_table import Metrics
 from fourtuple.ip.icmp import IcmpProtocol
-from fourtuple.ip.input import ip_rcv, net_run_loopback
+from fourtuple.ip.input import ip_list_rcv, net_run_loopback
 from fourtuple.ip.netns import net_refresh
 from fourtuple.ip.rtnetlink import ROUTE_TYPES
 from fourtuple.ip.txqueue import tx_packet, tx_reset
@@ -40,15 +39,16 @@ from fourtuple.machine import Machine
 from fourtuple.mib import mib_get
 from fourtuple.sock import syscall
 from fourtuple.sock.af_inet import tcp_prot
+from fourtuple.sock.batch import connect_rows, take_events
 from fourtuple.sock.file import File, Task
 from fourtuple.sock.stream import Buffer
 from fourtuple.sock.wait import Outcome, Wait
 from fourtuple.sysctl import Sysctls, profile_named
-from fourtuple.tcp.ipv4 import TcpProtocol, tcp_v4_connect
-from fourtuple.tcp.net import Net, net_events
-from fourtuple.tcp.sock import SS_CONNECTING, SS_UNCONNECTED, TcpSockTable
+from fourtuple.tcp.constants import EVENT_BITS as EVENT_BITS
+from fourtuple.tcp.ipv4 import TcpProtocol
+from fourtuple.tcp.net import Net
+from fourtuple.tcp.sock import TcpSockTable
 from fourtuple.tcp.states import STATE_NAMES, TCP_CLOSE, TCP_SYN_RECV
-from fourtuple.tcp.tcp import tcp_init_sock
 from fourtuple.tcp.timer import net_handle_timeout, net_next_timeout
 from fourtuple.trace import Tracer, attach
 from fourtuple.wheel import TimerWheel
@@ -56,9 +56,6 @@ from fourtuple.wire.buffer import PacketBuffer
 
 LOOPBACK = "lo"
 IPPROTO_ICMP, IPPROTO_TCP = 1, 6
-
-# An event is handle << EVENT_BITS | bits; a handle is the socket's row with its generation.
-EVENT_BITS = 8
 
 
 class Sent(NamedTuple):
@@ -257,14 +254,11 @@ class Host:
         """
         buffer = self._buffer_of(ring)
         ifindex = self._ifindex(device)
-        taken = 0
         self.enter(now)
         try:
-            for i in range(n):
-                taken += ip_rcv(self.net, buffer, offsets[i], lengths[i], ifindex)
+            return ip_list_rcv(self.net, buffer, offsets, lengths, n, ifindex)
         finally:
             self.leave()
-        return taken
 
     def receive_packet(self, packet: bytes, now: int | None = None, device: str | None = None) -> int:
         """One packet; for tests and simulations."""
@@ -315,6 +309,17 @@ class Host:
         self._reset_if_sent()
         return n
 
+    def transmit_to(self, write_batch: Callable[..., int]) -> int:
+        """Offer every packet to a Device.write_batch(), straight from the queue; how many it took.  The others stay."""
+        tx, first = self.net.tx, self._sent
+        if first == tx.count:
+            return 0
+        offsets, lengths = memoryview(tx.offsets)[first:], memoryview(tx.lengths)[first:]
+        taken = write_batch(tx.buffer.view, offsets, lengths, tx.count - first)
+        self._sent += taken
+        self._reset_if_sent()
+        return taken
+
     def take_packets(self) -> list[Sent]:
         """Every packet to send, with its time and device; for tests and simulations."""
         tx = self.net.tx
@@ -337,9 +342,13 @@ class Host:
         due = net_next_timeout(self.net)
         return None if due < 0 else due
 
-    def handle_timeout(self, now: int) -> None:
-        """Run the timers due by `now`, in order, each at its own due time; then the engine is at `now`."""
-        self.enter(None)
+    def handle_timeout(self, now: int, late: bool = False) -> None:
+        """Run the timers due by `now`, in order, each at its own due time; then the engine is at `now`.
+
+        `late`: they run at `now`, as the kernel's do when it was busy. In real time a packet that a timer sends leaves
+        now, and its timestamp has to say so: RTTs are counted from it.
+        """
+        self.enter(now if late else None)
         try:
             net_handle_timeout(self.net, now)
         finally:
@@ -350,14 +359,12 @@ class Host:
 
         out[i] becomes handle << EVENT_BITS | EV_* bits (tcp/constants.py); what does not fit stays for the next call.
         """
-        sks = self.net.sks
-        for sk, bits in net_events(self.net):
-            if bits:
-                self._waiting_events.append(sk_handle(sks, sk) << EVENT_BITS | bits)
-        n = min(len(out), len(self._waiting_events))
-        for i in range(n):
-            out[i] = self._waiting_events.popleft()
-        return n
+        waiting, room = self._waiting_events, len(out)
+        n = 0
+        while waiting and n < room:
+            out[n] = waiting.popleft()
+            n += 1
+        return take_events(self.net, out, n, room, waiting)
 
     # ------------------------------------------------------------------------------------------ connections in bulk
 
@@ -368,26 +375,11 @@ class Host:
 
         A row is closed with close_row().
         """
-        net, sks = self.net, self.net.sks
-        done = err = 0
         self.enter(now)
         try:
-            while done < n:
-                sk = tcp_init_sock(net)
-                if sk < 0:
-                    err = sk
-                    break
-                sks.ss_state[sk] = SS_UNCONNECTED
-                err = tcp_v4_connect(net, sk, daddr, dport)
-                if err < 0:
-                    tcp_prot.close(net, sk, 0)
-                    break
-                sks.ss_state[sk] = SS_CONNECTING
-                out_rows[done] = sk
-                done += 1
+            return connect_rows(self.net, daddr, dport, n, out_rows)
         finally:
             self.leave()
-        return done or err
 
     def close_row(self, sk: int, now: int | None = None) -> None:
         """close() of a connection that has no descriptor."""

@@ -251,3 +251,21 @@ def test_a_packet_to_itself_needs_no_check_of_its_source() -> None:
     fib, me = make_fib(), parse_ipv4("10.9.0.1")
     assert fib.ip_route_input_is_local(me, me, 1)
     assert fib.ip_route_input_is_local(parse_ipv4("127.0.0.1"), parse_ipv4("127.0.0.1"), 1)
+
+
+def test_destinations_of_one_route_share_what_it_keeps_and_groups_have_their_own() -> None:
+    fib = make_fib("route add default dev tun0")
+    kept = route(fib, "10.8.0.1").rt
+    assert route(fib, "10.8.0.2").rt is kept
+    assert route(fib, "224.1.2.3").rt.rt_type == RTN_MULTICAST  # by the same route
+    assert route(fib, "255.255.255.255").rt.rt_type == RTN_BROADCAST
+    assert route(fib, "10.8.0.3").rt is kept
+
+
+def test_what_a_route_keeps_goes_with_the_mtu_of_its_device_and_with_one_that_was_learned() -> None:
+    fib = make_fib("route add 10.8.0.0/16 via 10.9.0.2")
+    assert route(fib, "10.8.0.1").rt.mtu == 1500
+    fib.update_pmtu(route(fib, "10.8.0.1").rt, parse_ipv4("10.8.0.1"), 1400, 0)
+    assert [route(fib, f"10.8.0.{i}").rt.mtu for i in (1, 2, 1)] == [1400, 1500, 1400]
+    fib.set_device_mtu(fib.device("tun0"), 1300)
+    assert [route(fib, f"10.8.0.{i}").rt.mtu for i in (1, 2, 3)] == [1300, 1300, 1300]

@@ -20,7 +20,6 @@ from fourtuple.shell.wires import (
     can_be_a_peer,
     open_sim,
     open_tun,
-    open_wire,
 )
 from fourtuple.sock.option_kinds import SOL_SOCKET
 from fourtuple.sock.sol_socket import SO_RCVTIMEO
@@ -117,19 +116,6 @@ def test_a_device_without_a_descriptor_cannot_be_waited_for() -> None:
     wire = open_sim(Setup())
     with pytest.raises(ValueError, match="no descriptor"):
         PollRunner(wire.host, memory_pair()[0])
-
-
-def test_auto_falls_back_to_the_simulation_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_tun(setup: Setup) -> Wire:
-        raise WireUnavailable(errno.EPERM, "/dev/net/tun: permission denied")
-
-    monkeypatch.setattr("fourtuple.shell.wires.open_tun", no_tun)
-    reasons: list[str] = []
-    with open_wire("auto", Setup(), reasons.append) as wire:
-        assert wire.name == "sim"
-    assert reasons == ["/dev/net/tun: permission denied"]
-    with pytest.raises(WireUnavailable):
-        open_wire("tun", Setup())
 
 
 # ------------------------------------------------------------------------------------------------ the real wire

@@ -15,6 +15,7 @@ from fourtuple.sock.af_inet import pack_sockaddr_in, sockaddr_in
 from fourtuple.sock.file import O_NONBLOCK
 from fourtuple.sock.wait import PENDING, Wait
 from fourtuple.tcp.constants import EV_STATE
+from fourtuple.tcp.net import net_event
 from tests.kernel.oracle import ko
 
 PEER = parse_ipv4("10.9.0.2")
@@ -247,6 +248,44 @@ def test_transmit_packs_packets_and_keeps_what_does_not_fit():
     assert host.transmit(buf, offsets, lengths, 8) == 0
 
 
+def test_transmit_to_offers_what_a_device_refused_again():
+    host = make_host()
+    host.connect_many(PEER, 80, 5, [0] * 5)
+    offered = []
+
+    def write_batch(buf, offsets, lengths, n):
+        took = min(n, 2)
+        offered.append(n)
+        packets.extend(bytes(buf[offsets[i] : offsets[i] + lengths[i]]) for i in range(took))
+        return took
+
+    packets = []
+    assert [host.transmit_to(write_batch) for _ in range(4)] == [2, 2, 1, 0]
+    assert offered == [5, 3, 1]
+    assert not host.has_packets()
+    again = make_host()
+    again.connect_many(PEER, 80, 5, [0] * 5)
+    assert packets == [sent.packet for sent in again.take_packets()]
+
+
+def test_events_that_waited_come_before_newer_ones():
+    host = make_host()
+    rows = [0] * 6
+    host.connect_many(PEER, 80, 6, rows)
+    for row in rows[:4]:
+        net_event(host.net, row, EV_STATE)
+    out = [0] * 3
+    seen = []
+    assert host.events(out) == 3
+    seen += out
+    for row in rows[4:]:
+        net_event(host.net, row, EV_STATE)
+    assert host.events(out) == 3
+    seen += out
+    assert [(event >> EVENT_BITS) & 0xFFFFFFFF for event in seen] == rows
+    assert host.events(out) == 0
+
+
 def test_a_timer_fires_at_its_own_due_time_however_late_it_is_run():
     host = make_host(now_us=0)
     host.sys_connect(host.sys_socket(2, 1 | SOCK_NONBLOCK), DST)
@@ -254,6 +293,21 @@ def test_a_timer_fires_at_its_own_due_time_however_late_it_is_run():
     host.handle_timeout(2_500_000)
     assert [sent.time_us for sent in host.take_packets()] == [0, 1_000_000, 2_000_000]
     assert host.now_us == 2_500_000
+
+
+def test_a_late_timer_sends_with_the_time_at_which_it_runs():
+    host = make_host(now_us=0)
+    host.sys_connect(host.sys_socket(2, 1 | SOCK_NONBLOCK), DST)
+    host.take_packets()
+    host.handle_timeout(1_065_000, late=True)
+    (syn,) = host.take_packets()
+    assert syn.time_us == 1_065_000
+    first = make_host(now_us=0)
+    first.sys_connect(first.sys_socket(2, 1 | SOCK_NONBLOCK), DST)
+    tsval = slice(48, 52)  # of mss, sackOK, TS, nop, wscale
+    (original,) = first.take_packets()
+    assert int.from_bytes(syn.packet[tsval]) - int.from_bytes(original.packet[tsval]) == 1065
+    assert host.next_timeout() == 1_065_000 + 1_000_000  # linear: armed anew from when it ran
 
 
 def test_time_does_not_run_back():

@@ -20,13 +20,21 @@ from fourtuple.ip import route as _route
 from fourtuple.ip.devinet import IPV4_MIN_MTU, IfAddress, NetDevice
 from fourtuple.ip.fib_rules import ERROR_OF_ACTION, FibRule, default_priority, default_rules, insert_rule
 from fourtuple.ip.fib_semantics import fib_create_info
-from fourtuple.ip.fib_table import INET_DSCP_MASK, NO_METRICS, FibRoute, FibTable, Flow, Metrics, PathMtu
+from fourtuple.ip.fib_table import (
+    INET_DSCP_MASK,
+    NO_METRICS,
+    FibRoute,
+    FibTable,
+    Flow,
+    Metrics,
+    PathMtu,
+    lookup_without_rules,
+)
 from fourtuple.ip.rtnetlink import (
     RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
-    RT_TABLE_DEFAULT,
     RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTN_ANYCAST,
@@ -384,12 +392,7 @@ class Fib:
         """ip_fib.h:fib_lookup: the route for the flow, or -errno."""
         if self.has_custom_rules:
             return self._lookup_by_rules(flow)
-        for number in (RT_TABLE_MAIN, RT_TABLE_DEFAULT):
-            table = self.tables.get(number)
-            found = -EAGAIN if table is None else table.lookup(flow)
-            if found != -EAGAIN:
-                return found
-        return -ENETUNREACH
+        return lookup_without_rules(self.tables, flow)
 
     def _lookup_by_rules(self, flow: Flow) -> FibRoute | int:
         """fib_rules_lookup: the first rule that fits and has an answer decides."""

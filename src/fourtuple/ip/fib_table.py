@@ -1,14 +1,16 @@
 """One routing table: routes by prefix, the longest match first (net/ipv4/fib_trie.c), and what a route is.
 
-Here: Flow (the question), FibRoute (the answer), FibTable. Not here: which tables are asked (fib_rules.py, fib.py),
-how a route is checked before it goes in (fib_semantics.py), what is made of the answer (route.py).
+Here: Flow (the question), FibRoute (the answer), FibTable, and asking the tables where the user has made no rules.
+Not here: which tables the rules ask (fib_rules.py, fib.py), how a route is checked before it goes in
+(fib_semantics.py), what is made of the answer (route.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from errno import EAGAIN
+from dataclasses import dataclass
+from errno import EAGAIN, ENETUNREACH
+from typing import TYPE_CHECKING
 
 from fourtuple.address import prefix_mask
 from fourtuple.ip.rtnetlink import (
@@ -16,12 +18,18 @@ from fourtuple.ip.rtnetlink import (
     RT_SCOPE_HOST,
     RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
+    RT_TABLE_DEFAULT,
     RT_TABLE_MAIN,
     RTN_UNICAST,
     RTPROT_BOOT,
 )
 
+if TYPE_CHECKING:
+    from fourtuple.ip.route import Rtable
+
 INET_DSCP_MASK = 0xFC
+_DSCP_MASK = INET_DSCP_MASK
+_RTN_UNICAST = RTN_UNICAST
 
 
 class Flow:
@@ -43,7 +51,7 @@ class Flow:
         self.saddr = saddr
         self.oif = oif
         self.mark = mark
-        self.tos = tos & INET_DSCP_MASK
+        self.tos = tos & _DSCP_MASK
         self.scope = scope
         self.anysrc = anysrc
 
@@ -76,27 +84,53 @@ class PathMtu:
     expires_us: int
 
 
-@dataclass(slots=True, eq=False)
 class FibRoute:
     """One route (struct fib_alias and its fib_info with one next hop)."""
 
+    __slots__ = (
+        "exceptions", "gateway", "metrics", "nh_scope", "oif", "onlink", "prefix", "prefixlen", "prefsrc", "priority",
+        "protocol", "rth_generation", "rth_output", "scope", "table", "tos", "type",
+    )  # fmt: skip
+
     prefix: int
     prefixlen: int
-    type: int = RTN_UNICAST
-    table: int = RT_TABLE_MAIN
-    scope: int = RT_SCOPE_UNIVERSE
-    priority: int = 0
-    tos: int = 0
-    oif: int = 0
-    gateway: int = 0
-    onlink: bool = False
-    prefsrc: int = 0
-    metrics: Metrics = NO_METRICS
-    protocol: int = RTPROT_BOOT
-    nh_scope: int = RT_SCOPE_HOST
+    type: int
+    table: int
+    scope: int
+    priority: int
+    tos: int
+    oif: int
+    gateway: int
+    onlink: bool
+    prefsrc: int
+    metrics: Metrics
+    protocol: int
+    nh_scope: int
     """Scope of the next hop: nowhere for a local address, host for an on-link route, link for a gateway."""
-    exceptions: dict[int, PathMtu] = field(default_factory=dict)
+    exceptions: dict[int, PathMtu]
     """Destination -> path MTU."""
+    rth_output: Rtable | None
+    """The Rtable that the last lookup made of this route (fib_nh_common's nhc_pcpu_rth_output), None at first ..."""
+    rth_generation: int
+    """... good while fib.generation is this."""
+
+    def __init__(
+        self, prefix: int, prefixlen: int, type: int = RTN_UNICAST, table: int = RT_TABLE_MAIN, priority: int = 0
+    ) -> None:
+        self.prefix = prefix
+        self.prefixlen = prefixlen
+        self.type = type
+        self.table = table
+        self.priority = priority
+        self.scope = RT_SCOPE_UNIVERSE
+        self.tos = self.oif = self.gateway = self.prefsrc = 0
+        self.onlink = False
+        self.metrics = NO_METRICS
+        self.protocol = RTPROT_BOOT
+        self.nh_scope = RT_SCOPE_HOST
+        self.exceptions = {}
+        self.rth_output = None
+        self.rth_generation = 0
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -119,9 +153,10 @@ class FibRoute:
         """fib_table_lookup(), one alias: the route, the errno of its type, or None if it is not for this flow."""
         if (self.tos and self.tos != flow.tos) or self.scope < flow.scope:
             return None
-        error = ERROR_OF_TYPE.get(self.type)
-        if error is not None:
-            return error
+        if self.type != _RTN_UNICAST:
+            error = ERROR_OF_TYPE.get(self.type)
+            if error is not None:
+                return error
         return None if flow.oif and flow.oif != self.oif else self
 
 
@@ -143,7 +178,10 @@ class FibTable:
         """The route for the flow, the negative errno of an error route, or -EAGAIN: ask the next table."""
         daddr = flow.daddr
         for mask, buckets in self._lengths:
-            for route in buckets.get(daddr & mask, ()):
+            routes = buckets.get(daddr & mask)
+            if routes is None:
+                continue
+            for route in routes:
                 found = route.answer(flow)
                 if found is not None:
                     return found
@@ -186,3 +224,14 @@ class FibTable:
         self._lengths.append((mask, made))
         self._lengths.sort(key=lambda pair: -pair[0])
         return made
+
+
+def lookup_without_rules(tables: dict[int, FibTable], flow: Flow) -> FibRoute | int:
+    """ip_fib.h:fib_lookup without rules of the user: main, which local shares, then default; or -errno."""
+    for number in (RT_TABLE_MAIN, RT_TABLE_DEFAULT):
+        table = tables.get(number)
+        if table is not None:
+            found = table.lookup(flow)
+            if found != -EAGAIN:
+                return found
+    return -ENETUNREACH

@@ -6,6 +6,8 @@ A bad packet changes nothing but a counter, and no function here raises.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fourtuple.ip.netns import IpNet, ip_is_local, net_refresh
 from fourtuple.ip.txqueue import tx_reset
 from fourtuple.kernel_map import FN_IP_RCV
@@ -29,7 +31,7 @@ def ip_rcv(net: IpNet, b: PacketBuffer, off: int, length: int, dev: int) -> int:
         _count_bad_header(net, reason)
         return 0
     if net.tracer is not None:
-        trace(net.tracer, FN_IP_RCV, 0, h.total_len, h.saddr, h.proto)
+        trace(net.tracer, FN_IP_RCV, 0, h.total_len, h.saddr, h.proto, h.ident)
     if not ip_is_local(net, h.daddr, h.saddr, dev):
         net.mib.IpInAddrErrors += 1
         return 0
@@ -38,6 +40,14 @@ def ip_rcv(net: IpNet, b: PacketBuffer, off: int, length: int, dev: int) -> int:
         net.mib.IpReasmFails += 1
         return 0
     return ip_local_deliver(net, b, off, dev)
+
+
+def ip_list_rcv(net: IpNet, b: PacketBuffer, offsets: Sequence[int], lengths: Sequence[int], n: int, dev: int) -> int:
+    """`n` packets arrived together; how many of them a protocol took."""
+    taken = 0
+    for i in range(n):
+        taken += ip_rcv(net, b, offsets[i], lengths[i], dev)
+    return taken
 
 
 def _count_bad_header(net: IpNet, reason: int) -> None:

@@ -1,6 +1,12 @@
 # Rtable and Route are C structs to compiled callers; route.py has the meaning of each field.
 cimport cython
 
+from fourtuple.ip.fib_table cimport FibRoute, Flow
+
+cdef unsigned int INADDR_BROADCAST
+cdef int RTN_LOCAL, RTN_MULTICAST, RTN_BROADCAST, RTN_UNICAST, RT_SCOPE_LINK, _LOCAL_MULTICAST
+
+
 cdef class Rtable:
     cdef public unsigned int index
     cdef public int rt_type
@@ -33,3 +39,21 @@ cpdef unsigned int dst_metric_advmss(Rtable rt, unsigned int min_adv_mss)
 
 cpdef int ip_route_input(object fib, unsigned int daddr, unsigned int saddr, int iif)
 cpdef bint ip_route_input_is_local(object fib, unsigned int daddr, unsigned int saddr=*, int iif=*)
+
+
+@cython.final
+cdef class _Output:
+    cdef public object dev
+    cdef public int rt_type
+    cdef public FibRoute route
+
+
+cdef object _connect(object fib, Flow flow)
+cpdef object ip_route_output_key_hash_rcu(object fib, Flow flow)
+cdef object _source_rules(object fib, Flow flow)
+cdef object _device_rules(object fib, Flow flow)
+cdef object _by_table(object fib, Flow flow)
+cdef object _preferred_source(object fib, FibRoute route)
+@cython.locals(rt_type=int, route=FibRoute)
+cdef object _mkroute_output(object fib, Flow flow, _Output way)
+cdef object _rtable(object fib, object dev, int rt_type, FibRoute route, object known)

@@ -271,11 +271,24 @@ def _mkroute_output(fib: Fib, flow: Flow, way: _Output) -> Rtable | int:
     if flow.daddr == INADDR_BROADCAST or (rt_type == RTN_MULTICAST and route is not None and route.prefixlen < 4):
         route = None
     known = None if route is None else route.exceptions.get(flow.daddr)
-    return _intern(fib, dev, rt_type, route, known)
+    return _rtable(fib, dev, rt_type, route, known)
+
+
+def _rtable(fib: Fib, dev: NetDevice, rt_type: int, route: FibRoute | None, known: PathMtu | None) -> Rtable | int:
+    """rt_set_nexthop: the Rtable for the route, or -errno; without a learned MTU the one that the route keeps."""
+    if route is None or known is not None:
+        return _intern(fib, dev, rt_type, route, known)
+    kept = route.rth_output
+    if kept is not None and route.rth_generation == fib.generation:
+        return kept
+    rt = _intern(fib, dev, rt_type, route, None)
+    if not isinstance(rt, int):
+        route.rth_output, route.rth_generation = rt, fib.generation
+    return rt
 
 
 def _intern(fib: Fib, dev: NetDevice, rt_type: int, route: FibRoute | None, known: PathMtu | None) -> Rtable | int:
-    """rt_set_nexthop: the one Rtable with this content, or -ENOBUFS when there are too many kinds."""
+    """The one Rtable with this content, or -ENOBUFS when there are too many kinds."""
     metrics = NO_METRICS if route is None else route.metrics
     gateway = route.gateway if route is not None and route.nh_scope == RT_SCOPE_LINK else 0
     locked = metrics.mtu_locked or (known is not None and known.locked)

@@ -19,6 +19,8 @@ EV_STATE = 1
 EV_IN = 2
 EV_OUT = 4
 EV_ERR = 8
+# An event as Host.events() reports it is handle << EVENT_BITS | EV_*; a handle is the socket's row with its generation.
+EVENT_BITS = 8
 
 # Kinds of timer: what our wheel nodes carry
 TIMER_RTX = 1
