@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import random
 import socket
 import struct
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fourtuple.sock.wait import PENDING
 from tests.tcp.joined_hosts import EAGAIN, START_US, End, Joined
 from tests.tcp.kernel_wire import Reader, Writer
 
@@ -21,6 +23,22 @@ OLD_STYLE = ("tcp_sack", "tcp_timestamps", "tcp_window_scaling")
 
 
 # ------------------------------------------------------------------------------------------ streams
+
+
+@pytest.mark.parametrize("said", [b"", b"last words"])
+def test_a_sleeping_recv_is_woken_by_the_end_of_the_stream(said: bytes) -> None:
+    joined = Joined(seed=1, delay_us=1_000)
+    ours, theirs = joined.pair()
+    assert ours.host.sys_fcntl(ours.fd, fcntl.F_SETFL, 0) == 0  # blocking
+    asleep = ours.host.sys_recv(ours.fd, 100, socket.MSG_WAITALL, now=joined.now)
+    if said:
+        theirs.send(said)
+    joined.run(seconds=1)
+    assert asleep.poll(joined.now) is PENDING
+    theirs.shutdown()
+    joined.run(seconds=1)
+    assert asleep.poll(joined.now) == said
+    assert ours.recv() == b""  # and again
 
 
 @given(st.integers(0, 1 << 32))

@@ -82,6 +82,7 @@ class _Receive:
             if isinstance(answer, int):
                 self.error = answer
                 return answer != -errno.EAGAIN
+            self.error = 0  # EAGAIN of an earlier try: the end of the stream is no error
             self.chunks.append(answer)
             self.got += len(answer)
             if not answer or self.got >= self.target or self.flags & MSG_PEEK:
