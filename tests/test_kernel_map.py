@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from fourtuple import kernel_map
-from fourtuple.kernel_map import BY_NUMBER, FN_SYS_CONNECT, FN_TCP_CONNECT, FUNCTIONS, KernelFunction, depth
+from fourtuple.kernel_map import (
+    BY_NUMBER,
+    FN_SYS_CONNECT,
+    FN_TCP_CONNECT,
+    FUNCTIONS,
+    KernelFunction,
+    depth,
+    version,
+)
+from fourtuple.sysctl import PROFILES
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 BTF_KIND_FUNC = 12
@@ -55,17 +64,75 @@ def test_the_map_names_a_function_of_ours(entry: KernelFunction) -> None:
     assert callable(getattr(importlib.import_module(f"fourtuple.{module}"), function))
 
 
-def test_names_follow_the_profile() -> None:
-    entry = next(entry for entry in FUNCTIONS if entry.name == "sockfd_lookup")
-    assert entry.name_in("6.18") == "sockfd_lookup"
-    assert entry.name_in("3.10") == "sockfd_lookup_light"
+# Which function did the job in which kernel: what a profile of it must print.
+NAMES = {
+    "2.6.32": {
+        "sys_connect", "sockfd_lookup_light", "secure_tcp_sequence_number", "inet_csk_reset_xmit_timer",
+        "tcp_rcv_synsent_state_process", "tcp_v4_conn_request", "sys_bind",
+    },
+    "3.10": {
+        "sys_connect", "sockfd_lookup_light", "secure_tcp_sequence_number", "inet_csk_reset_xmit_timer",
+        "tcp_finish_connect", "tcp_v4_conn_request", "sys_bind",
+    },
+    "4.2": {
+        "sys_connect", "sockfd_lookup_light", "secure_tcp_sequence_number", "inet_csk_reset_xmit_timer",
+        "tcp_finish_connect", "tcp_conn_request", "sys_bind",
+    },
+    "5.18": {
+        "__sys_connect", "sock_from_file", "secure_tcp_seq", "inet_csk_reset_xmit_timer",
+        "tcp_finish_connect", "tcp_conn_request", "__sys_bind",
+    },
+    "6.18": {
+        "__sys_connect", "sock_from_file", "secure_tcp_seq_and_ts_off", "tcp_reset_xmit_timer",
+        "tcp_finish_connect", "tcp_conn_request", "__sys_bind",
+    },
+}  # fmt: skip
+NAMES |= {"4.6": NAMES["4.2"], "6.3": NAMES["5.18"], "6.5": NAMES["5.18"], "7.1": NAMES["6.18"]}
 
 
-@pytest.mark.skipif(
-    not platform.release().startswith("6.18.") or not BTF.exists(), reason="asks the BTF of a running Linux 6.18"
+@pytest.mark.parametrize("profile", NAMES)
+def test_names_follow_the_profile(profile: str) -> None:
+    changed = [entry for entry in FUNCTIONS if entry.formers]
+    assert {entry.name_in(profile) for entry in changed} == NAMES[profile]
+
+
+def test_no_profile_is_without_names() -> None:
+    assert set(PROFILES) <= set(NAMES)
+
+
+def test_former_names_are_in_order_and_have_a_source() -> None:
+    for entry in FUNCTIONS:
+        ends = [version(former.before) for former in entry.formers]
+        assert ends == sorted(set(ends))
+        assert all(end <= version("6.18") for end in ends)
+        assert all(former.source and former.name != entry.name for former in entry.formers)
+
+
+RELEASE = platform.release()
+
+
+@pytest.mark.xfail(
+    not RELEASE.startswith("6.18.") or not BTF.exists(),
+    reason=f"the names claimed are those of Linux 6.18; this is {RELEASE}, or it has no BTF",
+    run=False,
 )
-def test_the_names_are_those_of_the_running_kernel() -> None:
-    """A static function is inlined or not as this kernel's compiler chose; every other name must be there."""
-    known = btf_functions()
-    missing = [entry.name for entry in FUNCTIONS if not entry.inlined and entry.name not in known]
-    assert missing == []
+@pytest.mark.parametrize("entry", FUNCTIONS, ids=lambda entry: entry.name)
+def test_the_names_are_those_of_the_running_kernel(entry: KernelFunction, symbols: set[str]) -> None:
+    """What the compiler of this kernel inlined is marked so, everything else is a function in it."""
+    assert (entry.name in symbols) == (not entry.inlined)
+
+
+@pytest.fixture(scope="module")
+def symbols() -> set[str]:
+    """Every function of the running kernel, by its BTF and its symbol table."""
+    return btf_functions() | {line.split()[2] for line in Path("/proc/kallsyms").read_text().splitlines()}
+
+
+def test_the_nearest_older_names_serve_a_version_that_is_no_profile() -> None:
+    entry = next(entry for entry in FUNCTIONS if entry.name == "sock_from_file")
+    assert [entry.name_in(name) for name in ("2.6.12", "5.4", "5.5", "8.0")] == [
+        "sockfd_lookup_light",
+        "sockfd_lookup_light",
+        "sock_from_file",
+        "sock_from_file",
+    ]

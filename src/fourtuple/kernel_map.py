@@ -9,11 +9,13 @@ Does not live here: any behaviour; the formatting of a trace (cli/render.py).
 Rules
 1. Names are those of Linux 6.18.  `inlined`: the compiler leaves no symbol of that name in a 6.18 kernel (or it is a
    step inside a function, then the name has a space in it); all others are in its BTF, a test asks.
-2. `older`: the name in kernels before 6.18, when it differs; profiles of older kernels print that.
+2. `formers`: names in older kernels, each with its source; a profile prints the name that its version had.
 3. Numbers are never reused; new ones are added at the end.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 FN_SYS_CONNECT = 1
 FN_SOCKFD_LOOKUP = 2
@@ -104,10 +106,27 @@ LOOK_NAMES = {
 }
 
 
+class Former(NamedTuple):
+    """A name that a function had in older kernels, or the name of the one that did its job."""
+
+    before: str
+    """First Linux version that does not have it any more."""
+    name: str
+    source: str
+    """What says so: the commit that changed it, or a file of a version."""
+    kernel_file: str = ""
+    """Where it was; "": where it is now."""
+
+
+def version(text: str) -> tuple[int, ...]:
+    """'6.18' -> (6, 18), which is later than '6.5'."""
+    return tuple(int(part) for part in text.split("."))
+
+
 class KernelFunction:
     """One line of the map; see the module."""
 
-    __slots__ = ("args", "callers", "fn", "inlined", "kernel_file", "meaning", "name", "older", "ours")
+    __slots__ = ("args", "callers", "fn", "formers", "inlined", "kernel_file", "meaning", "name", "ours")
 
     def __init__(
         self,
@@ -119,7 +138,7 @@ class KernelFunction:
         args: str,
         meaning: str,
         inlined: bool = False,
-        older: str = "",
+        formers: tuple[Former, ...] = (),
     ) -> None:
         self.fn = fn
         self.name = name
@@ -129,11 +148,12 @@ class KernelFunction:
         self.args = args
         self.meaning = meaning
         self.inlined = inlined
-        self.older = older
+        self.formers = formers
+        """Oldest first."""
 
     def name_in(self, profile: str) -> str:
-        """The name in that kernel profile ("6.18", "3.10", ...)."""
-        return self.name if not self.older or profile in ("6.18", "7.1") else self.older
+        """The name in that Linux version ("6.18", "3.10", ...); later versions than 6.18 have its names."""
+        return next((former.name for former in self.formers if version(profile) < version(former.before)), self.name)
 
     @property
     def is_step(self) -> bool:
@@ -147,12 +167,14 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
         "net/socket.c", "sock.syscall:sys_connect",
         (),
         "fd, daddr, dport, 1 = O_NONBLOCK",
-        "connect(2): the descriptor is still an int, the address still the caller's"),
-    KernelFunction(FN_SOCKFD_LOOKUP, "sockfd_lookup",
+        "connect(2): the descriptor is still an int, the address still the caller's",
+        formers=(Former("4.17", "sys_connect", 'commit "net: socket: add __sys_connect() helper"'),)),
+    KernelFunction(FN_SOCKFD_LOOKUP, "sock_from_file",
         "net/socket.c", "sock.syscall:sockfd_lookup",
         (FN_SYS_CONNECT, FN_SYS_BIND),
         "fd, sk, SS_*, sk_state",
-        "descriptor -> file -> socket -> sock; EBADF and ENOTSOCK come from here", older="sockfd_lookup_light"),
+        "descriptor -> file -> socket -> sock; EBADF and ENOTSOCK come from here",
+        formers=(Former("5.5", "sockfd_lookup_light", 'commit "net: add __sys_connect_file() helper"'),)),
     KernelFunction(FN_INET_STREAM_CONNECT, "inet_stream_connect",
         "net/ipv4/af_inet.c", "sock.af_inet:inet_stream_connect",
         (FN_SYS_CONNECT,),
@@ -214,7 +236,13 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
         "net/core/secure_seq.c", "inet.secure_seq:secure_tcp_seq_and_ts_off",
         (FN_TCP_V4_CONNECT,),
         "isn, timestamp offset",
-        "initial sequence number: keyed hash of the four-tuple + a clock of 64 ns", older="secure_tcp_seq"),
+        "initial sequence number: keyed hash of the four-tuple + a clock of 64 ns",
+        formers=(
+            Former("3.1", "secure_tcp_sequence_number", "2.6.32 net/ipv4/tcp_ipv4.c: tcp_v4_connect",
+                   "drivers/char/random.c"),
+            Former("4.13", "secure_tcp_sequence_number", "commit 84b114b98452"),
+            Former("6.18", "secure_tcp_seq", "commit 165573e41f2f, which 6.18.y has too"),
+        )),
     KernelFunction(FN_TCP_CONNECT, "tcp_connect",
         "net/ipv4/tcp_output.c", "tcp.output:tcp_connect",
         (FN_TCP_V4_CONNECT,),
@@ -234,7 +262,9 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
         "include/net/tcp.h", "tcp.net:tcp_reset_xmit_timer",
         (FN_TCP_CONNECT, FN_TCP_RETRANSMIT_TIMER, FN_TCP_WRITE_XMIT, FN_TCP_ACK),
         "1 = retransmit 3 = probe0, us from now",
-        "retransmission timer: if nothing answers, it fires", inlined=True, older="inet_csk_reset_xmit_timer"),
+        "retransmission timer: if nothing answers, it fires", inlined=True,
+        formers=(Former("6.15", "inet_csk_reset_xmit_timer", "commit 48b69b4c7e5d",
+                        "include/net/inet_connection_sock.h"),)),
     KernelFunction(FN_INET_WAIT_FOR_CONNECT, "inet_wait_for_connect",
         "net/ipv4/af_inet.c", "sock.af_inet:inet_wait_for_connect",
         (FN_INET_STREAM_CONNECT,),
@@ -283,7 +313,7 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
     KernelFunction(FN_IP_RCV, "ip_rcv",
         "net/ipv4/ip_input.c", "ip.input:ip_rcv",
         (),
-        "packet bytes, source address, protocol",
+        "packet bytes, source address, protocol, id",
         "a packet from the device: header checks, is it for us?"),
     KernelFunction(FN_TCP_V4_RCV, "tcp_v4_rcv",
         "net/ipv4/tcp_ipv4.c", "tcp.ipv4:tcp_v4_rcv",
@@ -319,7 +349,8 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
         "net/ipv4/tcp_input.c", "tcp.input_synsent:tcp_finish_connect",
         (FN_TCP_RCV_SYNSENT_STATE_PROCESS,),
         "srtt us (0: no sample), snd_wnd, mss",
-        "SYN_SENT -> ESTABLISHED; whoever waits is woken"),
+        "SYN_SENT -> ESTABLISHED; whoever waits is woken",
+        formers=(Former("3.10", "tcp_rcv_synsent_state_process", "3.0 net/ipv4/tcp_input.c: part of that function"),)),
     KernelFunction(FN_TCP_SEND_ACK, "tcp_send_ack",
         "net/ipv4/tcp_output.c", "tcp.output:tcp_send_ack",
         (FN_TCP_RCV_SYNSENT_STATE_PROCESS, FN_TCP_RCV_ESTABLISHED, FN_TCP_RCV_STATE_PROCESS, FN_TCP_DELACK_TIMER,
@@ -360,7 +391,8 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
         "net/ipv4/tcp_input.c", "tcp.listen:tcp_conn_request",
         (FN_TCP_RCV_STATE_PROCESS, FN_TCP_V4_RCV),
         "source address, source port, requests waiting",
-        "the server's side: a SYN for a listener"),
+        "the server's side: a SYN for a listener",
+        formers=(Former("3.17", "tcp_v4_conn_request", "commit 1fb6f159fd21", "net/ipv4/tcp_ipv4.c"),)),
     KernelFunction(FN_TCP_V4_SYN_RECV_SOCK, "tcp_v4_syn_recv_sock",
         "net/ipv4/tcp_ipv4.c", "tcp.listen:tcp_v4_syn_recv_sock",
         (FN_TCP_RCV_STATE_PROCESS, FN_TCP_V4_RCV),
@@ -430,7 +462,8 @@ FUNCTIONS: tuple[KernelFunction, ...] = (
         "net/socket.c", "sock.syscall:sys_bind",
         (),
         "fd, address, port",
-        "bind(2)"),
+        "bind(2)",
+        formers=(Former("4.17", "sys_bind", 'commit "net: socket: add __sys_bind() helper"'),)),
     KernelFunction(FN_INET_BIND, "inet_bind",
         "net/ipv4/af_inet.c", "sock.af_inet:inet_bind",
         (FN_SYS_BIND,),
@@ -464,3 +497,75 @@ def depth(fn: int) -> int:
         fn = BY_NUMBER[fn].callers[0]
         level += 1
     return level
+
+
+def enter(stack: list[int], fn: int) -> None:
+    """Put fn on the stack of functions under way, on top of the nearest of its callers.
+
+    An entry point starts anew.  A function whose caller does not report counts as called by the last one that did.
+    """
+    callers = BY_NUMBER[fn].callers if fn in BY_NUMBER else ()
+    under_way = [i for i, caller in enumerate(stack) if caller in callers]
+    if under_way:
+        del stack[under_way[-1] + 1 :]
+    elif not callers:
+        stack.clear()
+    stack.append(fn)
+
+
+ERRNOS: dict[int, tuple[tuple[str, str], ...]] = {
+    FN_SYS_CONNECT: (
+        ("EFAULT", "the address cannot be read"),
+        ("EINVAL", "an address length below 0 or above 128"),
+    ),
+    FN_SOCKFD_LOOKUP: (
+        ("EBADF", "no such descriptor, or one opened with O_PATH"),
+        ("ENOTSOCK", "a descriptor, but not of a socket"),
+    ),
+    FN_INET_STREAM_CONNECT: (
+        ("EINVAL", "an address too short to hold its family"),
+        ("EINPROGRESS", "O_NONBLOCK: the attempt has begun"),
+        ("EALREADY", "O_NONBLOCK: it goes on"),
+        ("EISCONN", "connected already, or listening"),
+        ("ECONNABORTED", "the attempt had failed, and SO_ERROR has already told why"),
+    ),
+    FN_TCP_V4_CONNECT: (
+        ("EINVAL", "fewer than the 16 bytes of a sockaddr_in"),
+        ("EAFNOSUPPORT", "another family than AF_INET"),
+        ("ENETUNREACH", "a multicast or broadcast address"),
+    ),
+    FN_IP_ROUTE_CONNECT: (
+        ("ENETUNREACH", "no route, its device is down, or the source address is gone"),
+        ("EHOSTUNREACH", "an `unreachable` route"),
+        ("EACCES", "a `prohibit` route"),
+        ("EINVAL", "a `blackhole` route, or a loopback source to another host"),
+    ),
+    FN__INET_HASH_CONNECT: (
+        ("EADDRNOTAVAIL", "no port of the range is left for this destination"),
+        ("ENOMEM", "no memory for a bind bucket"),
+    ),
+    FN__INET_CHECK_ESTABLISHED: (("EADDRNOTAVAIL", "bind() chose the port, and the four-tuple exists"),),
+    FN_TCP_CONNECT: (("ENOBUFS", "no memory for the SYN"),),
+    FN_INET_WAIT_FOR_CONNECT: (
+        ("EINPROGRESS", "SO_SNDTIMEO is over; the attempt goes on"),
+        ("EINTR", "a signal without SA_RESTART; the attempt goes on"),
+    ),
+    FN_TCP_WRITE_ERR: (("ETIMEDOUT", "every retry was used, or the time they stand for is over"),),
+    FN_TCP_RESET: (
+        ("ECONNREFUSED", "the answer to our SYN"),
+        ("ECONNRESET", "later"),
+    ),
+    FN_TCP_V4_ERR: (
+        ("ECONNREFUSED", "port unreachable"),
+        ("EHOSTUNREACH", "host unreachable or filtered, or time exceeded"),
+        ("ENETUNREACH", "net unreachable"),
+        ("EPROTO", "parameter problem"),
+    ),
+    FN_INET_BIND: (
+        ("EADDRNOTAVAIL", "not an address of this host"),
+        ("EACCES", "a port below net.ipv4.ip_unprivileged_port_start"),
+        ("EINVAL", "bound already"),
+    ),
+    FN_INET_CSK_GET_PORT: (("EADDRINUSE", "the port, or every port of the range, is taken"),),
+}
+"""What can fail in a function of the path, and with which errno (catalogue ERR, SRC, PORT, ICMP)."""

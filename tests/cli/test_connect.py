@@ -122,7 +122,7 @@ def test_a_plain_connect(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["source"]["address"] == "10.64.0.2"
     assert document["ports"]["verdicts"] == {"free": 1}
     functions = [step["function"] for step in document["steps"]]
-    assert functions[:4] == ["__sys_connect", "sockfd_lookup", "inet_stream_connect", "tcp_v4_connect"]
+    assert functions[:4] == ["__sys_connect", "sock_from_file", "inet_stream_connect", "tcp_v4_connect"]
     assert "tcp_finish_connect" in functions
     texts = [packet["text"] for packet in document["packets"] if packet["connect"]]
     assert [re.findall(r"Flags \[(.*?)\]", text)[0] for text in texts] == ["S", "S.", "."]

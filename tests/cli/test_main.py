@@ -103,11 +103,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert all(line.startswith(("  try:  ", "        ")) for line in rest)
 
 
-def test_a_wire_that_comes_later_is_not_available(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "connect", ":80", "--wire", "tun-host")
-    assert (code, out, err.count("\n")) == (69, "", 1)
-
-
 def test_a_name_without_an_address_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "connect", "no-such-host.invalid:80")
     assert (code, out, err.count("\n")) == (68, "", 1)

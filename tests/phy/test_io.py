@@ -77,29 +77,41 @@ def test_a_virtio_header_is_skipped_when_reading(loops: Loops, ends: tuple[socke
 
 @both
 def test_a_virtio_header_of_zeros_is_written(loops: Loops, ends: tuple[socket.socket, socket.socket]) -> None:
-    assert loops.write(ends[0].fileno(), b"..packet", array("I", [2]), array("I", [6]), 1, 10) == 1
+    assert loops.write(ends[0].fileno(), b"..packet", array("I", [2]), array("I", [6]), 1, bytes(10)) == 1
     assert ends[1].recv(100) == bytes(10) + b"packet"
 
 
 @both
+@pytest.mark.parametrize("header_size", [10, 64, 65])
+@pytest.mark.parametrize("size", [1, 256, 257, 1500])
+def test_header_and_packet_arrive_as_one_whatever_their_sizes(
+    loops: Loops, ends: tuple[socket.socket, socket.socket], size: int, header_size: int
+) -> None:
+    header, packet = b"\xaa" * header_size, b"\x55" * size
+    data = b"before" + packet + b"behind"
+    assert loops.write(ends[0].fileno(), data, array("I", [6]), array("I", [size]), 1, header) == 1
+    assert ends[1].recv(4096) == header + packet
+
+
+@both
 def test_packets_are_written_in_order(loops: Loops, ends: tuple[socket.socket, socket.socket]) -> None:
-    assert loops.write(ends[0].fileno(), b"onetwo", array("I", [3, 0]), array("I", [3, 3]), 2, 0) == 2
+    assert loops.write(ends[0].fileno(), b"onetwo", array("I", [3, 0]), array("I", [3, 3]), 2, b"") == 2
     assert [ends[1].recv(10), ends[1].recv(10)] == [b"two", b"one"]
 
 
 @both
 def test_a_full_device_ends_the_batch_early(loops: Loops, ends: tuple[socket.socket, socket.socket]) -> None:
     n = 5000
-    taken = loops.write(ends[0].fileno(), b"x", array("I", [0] * n), array("I", [1] * n), n, 0)
+    taken = loops.write(ends[0].fileno(), b"x", array("I", [0] * n), array("I", [1] * n), n, b"")
     assert 0 < taken < n
-    assert loops.write(ends[0].fileno(), b"x", array("I", [0]), array("I", [1]), 1, 0) == 0
+    assert loops.write(ends[0].fileno(), b"x", array("I", [0]), array("I", [1]), 1, b"") == 0
 
 
 @both
 def test_a_packet_outside_the_buffer_is_efault(loops: Loops, ends: tuple[socket.socket, socket.socket]) -> None:
     bad = array("I", [0, 1]), array("I", [4, 4])
-    assert loops.write(ends[0].fileno(), b"four", *bad, 2, 0) == 1
-    assert loops.write(ends[0].fileno(), b"four", bad[0][1:], bad[1][1:], 1, 0) == -errno.EFAULT
+    assert loops.write(ends[0].fileno(), b"four", *bad, 2, b"") == 1
+    assert loops.write(ends[0].fileno(), b"four", bad[0][1:], bad[1][1:], 1, b"") == -errno.EFAULT
 
 
 @both
@@ -107,7 +119,7 @@ def test_a_closed_descriptor_is_a_negative_errno(loops: Loops) -> None:
     fd = os.open("/dev/null", os.O_RDWR)
     os.close(fd)
     assert loops.read(fd, bytearray(10), 10, room(1), room(1), 1, 0) == -errno.EBADF
-    assert loops.write(fd, b"x", array("I", [0]), array("I", [1]), 1, 0) == -errno.EBADF
+    assert loops.write(fd, b"x", array("I", [0]), array("I", [1]), 1, b"") == -errno.EBADF
 
 
 @both
@@ -115,7 +127,7 @@ def test_arrays_that_are_too_short_or_of_another_width_are_refused(loops: Loops)
     with pytest.raises(ValueError, match="shorter"):
         loops.read(0, bytearray(10), 10, room(1), room(2), 2, 0)
     with pytest.raises(ValueError, match="'I'"):
-        loops.write(0, b"x", array("Q", [0]), array("I", [1]), 1, 0)
+        loops.write(0, b"x", array("Q", [0]), array("I", [1]), 1, b"")
 
 
 @both

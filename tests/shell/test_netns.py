@@ -27,8 +27,13 @@ OURS = "10.64.0.2"
 WAIT_SECONDS = 10
 
 
-@pytest.fixture(scope="module")
-def ns() -> Iterator[PrivateNamespace]:
+KINDS = ["tun", "veth"]
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def ns(request: pytest.FixtureRequest) -> Iterator[PrivateNamespace]:
+    """All that is in a namespace works whichever the device."""
     servers = [
         Server("10.64.0.1", 80),
         Server("93.184.216.34", 80),
@@ -38,7 +43,7 @@ def ns() -> Iterator[PrivateNamespace]:
         Server("10.64.0.1", 11, "closed"),
         Server("198.51.100.7", 443),
     ]
-    with PrivateNamespace.start(extra_addresses=["93.184.216.34/32"], servers=servers) as namespace:
+    with PrivateNamespace.start(extra_addresses=["93.184.216.34/32"], servers=servers, kind=request.param) as namespace:
         yield namespace
 
 
@@ -272,11 +277,12 @@ def test_a_command_that_makes_no_sense_is_refused(
 
 
 def test_fill_takes_every_port_of_a_range_even_ones_first(ns: PrivateNamespace) -> None:
-    result = ns.request("fill", low=32768, high=33023)
+    """Above the range of ports that other tests' servers were given by the kernel."""
+    result = ns.request("fill", low=61000, high=61255)
     assert len(result["ns"]) == len(result["ports"]) == 256
     assert all(isinstance(duration, int) and duration > 0 for duration in result["ns"])
     assert (result["errno"], result["last_ns"] > 0) == (errno.EADDRNOTAVAIL, True)
-    assert sorted(result["ports"]) == list(range(32768, 33024))
+    assert sorted(result["ports"]) == list(range(61000, 61256))
     assert {port % 2 for port in result["ports"][:128]} == {0}
     assert {port % 2 for port in result["ports"][128:]} == {1}
 
@@ -290,15 +296,16 @@ def test_fill_leaves_nothing_behind_and_stops_at_its_count(ns: PrivateNamespace)
 
 
 def test_fill_with_the_range_on_the_socket_searches_without_parity(ns: PrivateNamespace) -> None:
-    result = ns.request("fill", low=32768, high=33023, per_socket_range=True)
+    result = ns.request("fill", low=61000, high=61255, per_socket_range=True)
     assert result["errno"] == errno.EADDRNOTAVAIL
-    assert sorted(result["ports"]) == list(range(32768, 33024))
+    assert sorted(result["ports"]) == list(range(61000, 61256))
     assert {port % 2 for port in result["ports"][:128]} == {0, 1}
 
 
-def test_the_network_of_this_machine_is_as_it_was() -> None:
+@kinds
+def test_the_network_of_this_machine_is_as_it_was(kind: str) -> None:
     before = os.listdir("/sys/class/net"), Path("/proc/net/route").read_text()
-    with PrivateNamespace.start(servers=[Server("10.64.0.1", 80)]) as namespace:
+    with PrivateNamespace.start(servers=[Server("10.64.0.1", 80)], kind=kind) as namespace:
         assert namespace.request("fill", high=32799)["errno"] == errno.EADDRNOTAVAIL
         assert os.listdir("/sys/class/net") == before[0]
         inside = os.readlink(f"/proc/{namespace.pid}/ns/net")
@@ -358,7 +365,7 @@ def processes_in(namespace: str) -> list[str]:
 PARENT = """
 import os, sys, time
 from fourtuple.shell.netns import PrivateNamespace, Server
-namespace = PrivateNamespace.start(servers=[Server("10.64.0.1", 80)])
+namespace = PrivateNamespace.start(servers=[Server("10.64.0.1", 80)], kind=sys.argv[1])
 if "fork" in sys.argv and os.fork() == 0:
     time.sleep(60)
     os._exit(0)
@@ -383,10 +390,11 @@ def ends(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], WAIT_SECONDS)[0])
 
 
+@kinds
 @pytest.mark.parametrize("while_", ["idle", "fork", "fill"])
-def test_kill_9_of_the_parent_takes_helper_and_namespace_with_it(while_: str) -> None:
+def test_kill_9_of_the_parent_takes_helper_and_namespace_with_it(while_: str, kind: str) -> None:
     devices, names = os.listdir("/sys/class/net"), os.path.exists("/run/netns") and os.listdir("/run/netns")
-    process, helper, namespace = start_parent(while_)
+    process, helper, namespace = start_parent(kind, while_)
     pidfd = os.pidfd_open(helper)
     assert str(helper) in processes_in(namespace)
     process.kill()
@@ -402,14 +410,27 @@ def test_kill_9_of_the_parent_takes_helper_and_namespace_with_it(while_: str) ->
     assert (os.path.exists("/run/netns") and os.listdir("/run/netns")) == names
 
 
-def test_kill_9_of_the_helper_is_an_error_here_and_close_still_works() -> None:
-    namespace = PrivateNamespace.start(servers=[Server("10.64.0.1", 80)])
+@kinds
+def test_kill_9_of_the_helper_is_an_error_here_and_close_still_works(kind: str) -> None:
+    namespace = PrivateNamespace.start(servers=[Server("10.64.0.1", 80)], kind=kind)
     inside = os.readlink(f"/proc/{namespace.pid}/ns/net")
     os.kill(namespace.pid, signal.SIGKILL)
     with pytest.raises(BrokenPipeError, match="helper of the private namespace is gone"):
         namespace.request("stats", port=80)
     namespace.close()
     assert not processes_in(inside)
+
+
+def test_a_veth_whose_namespace_has_gone_says_so_each_time() -> None:
+    """The kernel tells one reader once.  (A TUN's descriptor keeps its namespace.)"""
+    with PrivateNamespace.start(kind="veth") as namespace:
+        os.kill(namespace.pid, signal.SIGKILL)
+        assert select.select([namespace.device], [], [], WAIT_SECONDS)[0]
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"ft0: network is down \(read: .* its namespace has ended\)"):
+                receive(namespace.device)
+        with pytest.raises(OSError, match=r"ft0: .* \(write: the interface "):
+            send(namespace.device, tcp(SYN))
 
 
 USER_WAY = """

@@ -9,6 +9,7 @@ import errno
 import struct
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fourtuple import kernel_map as km
@@ -124,8 +125,13 @@ def prefill(host: Host, source: str, address: str, port: int, count: int) -> int
     return count
 
 
-def run_attempt(wire: Wire, request: Request, hold: bool = False) -> Attempt:
-    """Connect, watched; then send and receive what was asked for.  The connection is closed again unless `hold`."""
+def run_attempt(
+    wire: Wire, request: Request, hold: bool = False, on_return: Callable[[Attempt], None] | None = None
+) -> Attempt:
+    """Connect, watched; then send and receive what was asked for.  The connection is closed again unless `hold`.
+
+    `on_return` is called when connect() has returned and its connection is still there.
+    """
     attempt = Attempt(request, wire)
     first = len(wire.tap.packets)
     if not wire.runner.is_virtual:
@@ -136,6 +142,8 @@ def run_attempt(wire: Wire, request: Request, hold: bool = False) -> Attempt:
     attach(tracer, wire.host.net)
     try:
         _connect(attempt, tracer, fd)
+        if on_return is not None:
+            on_return(attempt)
         if not attempt.error and (request.payload or request.wants_answer):
             _exchange(attempt, fd)
         if not hold or attempt.error:

@@ -11,12 +11,13 @@ import random
 from typing import TYPE_CHECKING
 
 from fourtuple.address import is_ipv4
-from fourtuple.cli import exits, options
+from fourtuple.cli import capture, exits, options
 from fourtuple.cli.exits import Failure, check_wire, exit_of_errno, wire_failure
 from fourtuple.cli.terminal import Line, Terminal
 
 if TYPE_CHECKING:
     from fourtuple.cli.attempt import Attempt, Request
+    from fourtuple.cli.capture import CaptureFile
     from fourtuple.shell.wires import Wire
 
 _SEEDS = 1_000_000
@@ -27,6 +28,9 @@ examples:
   fourtuple connect :8080 --loss syn:1 --rtt 30ms  the first SYN is lost
   fourtuple connect :8080 --fill 100%              no port left: EADDRNOTAVAIL
   fourtuple connect :8080 --wire sim --json        no kernel, virtual time
+  sudo fourtuple connect example.org:80 --wire tun-host --nat --http
+                                                   the real network
+  fourtuple connect :8080 -w - | tshark -r -       its packets, dissected
 
 exit codes:
   0 connected  2 usage  20 EADDRNOTAVAIL  21 ECONNREFUSED  22 ETIMEDOUT
@@ -43,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "destination", metavar="HOST:PORT", type=options.endpoint, help="also :PORT (at 10.64.0.1), or a URL"
     )
     wire = parser.add_argument_group("wire")
-    wire.add_argument("--wire", default="auto", metavar="NAME", help="tun, sim or auto, the best that works (default)")
+    wire.add_argument("--wire", default="auto", metavar="NAME", help=exits.WIRE_HELP)
+    wire.add_argument("--nat", action="store_true", help="on tun-host: go out under this machine's own address")
     wire.add_argument(
         "--loss", type=options.loss, default=(), metavar="RULES", help="lose packets: syn:1, data:2-3, 5%%"
     )
@@ -68,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--send", metavar="TEXT", help="once connected, send this")
     output = parser.add_argument_group("report")
     output.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    capture.add_option(output, "its packets, each with its function's name,")
+    output.add_argument("--html", metavar="FILE", help="and a page about it: path, packets, ports, four-tuple")
     amount = output.add_mutually_exclusive_group()
     amount.add_argument("-v", "--verbose", action="store_true", help="every function")
     amount.add_argument("-q", "--quiet", action="store_true", help="the result only")
@@ -75,28 +82,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """Do it; the exit code says how connect() ended."""
+    with capture.capturing(args.write, args.json) as file:
+        return _run(args, err if args.write == capture.STDOUT else out, err, file)
+
+
+def _run(args: argparse.Namespace, out: Terminal, err: Terminal, file: CaptureFile | None) -> int:
     host, port = args.destination
     check_wire(args.wire)
+    _check_tun_host(args, host)
     _check_sysctls(_sysctls(args), args.profile)
     address = resolve(host)
     seed = random.SystemRandom().randrange(_SEEDS) if args.seed is None else args.seed
-    with _open(args, address, port, seed, err) as wire:
+    page = _Page(args.html) if args.html else None
+    with _open(args, address, port, seed, err, file) as wire:
         from fourtuple.cli.attempt import run_attempt
 
         prefilled = _prefill(wire, args, address, port)
-        attempt = run_attempt(wire, _request(args, host, address, port))
+        attempt = run_attempt(wire, _request(args, host, address, port), on_return=page.look if page else None)
+    if page:
+        page.write(attempt, seed, prefilled)
     if args.json:
         from fourtuple.cli.report import connect_report, to_json
 
-        out.write(to_json(connect_report(attempt, seed, prefilled), out.ascii_only) + "\n")
+        out.write(to_json(connect_report(attempt, seed, prefilled, file), out.ascii_only) + "\n")
     else:
         out.print(*_lines(attempt, args, out, seed, prefilled))
+        if page and not args.quiet:
+            out.print(page.line)
+        if file is not None and not args.quiet:
+            out.print(*file.lines(out))
     code = exit_of_errno(attempt.error)
     if code == exits.OTHER_ERRNO and not out.is_tty:  # a code that many share: scripts find the name here
         from fourtuple.errors import errno_name
 
         err.print(f"fourtuple: {errno_name(attempt.error)} ({os.strerror(attempt.error)})")
     return code
+
+
+class _Page:
+    """The page of --html: the file is looked at first, the tables while the connection is there."""
+
+    def __init__(self, name: str) -> None:
+        from fourtuple.cli.html.file import check_page_file
+
+        check_page_file(name)
+        self.name = name
+        self.line: Line = [(f"{name}: the page of this connect()", "dim")]
+
+    def look(self, attempt: Attempt) -> None:
+        """connect() has returned."""
+        from fourtuple.cli.html.snapshot import take_snapshot
+
+        self._tables = take_snapshot(attempt)
+
+    def write(self, attempt: Attempt, seed: int, prefilled: int) -> None:
+        """Everything is known."""
+        from fourtuple.cli.html.file import write_page
+        from fourtuple.cli.html.page import connect_page
+        from fourtuple.cli.html.snapshot import read_range
+
+        read_range(self._tables, attempt)
+        write_page(self.name, connect_page(attempt, self._tables, seed, prefilled))
+
+
+def _check_tun_host(args: argparse.Namespace, host: str) -> None:
+    """What goes with tun-host only, and what not."""
+    if args.nat and args.wire != "tun-host":
+        raise Failure("--nat goes with --wire tun-host; the other wires do not leave this machine")
+    if args.wire == "tun-host" and not host:
+        raise Failure("--wire tun-host reaches the real network: say which HOST, as 192.0.2.7:80")
 
 
 def resolve(host: str) -> str:
@@ -125,13 +179,26 @@ def _sysctls(args: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _open(args: argparse.Namespace, address: str, port: int, seed: int, err: Terminal) -> Wire:
+def _open(
+    args: argparse.Namespace, address: str, port: int, seed: int, err: Terminal, file: CaptureFile | None
+) -> Wire:
     from fourtuple.shell.wires import Setup, WireUnavailable, open_wire
 
     source = args.source[0] if args.source else ""
-    setup = Setup(((address, port),), source, args.loss, args.rtt, seed, _sysctls(args), profile=args.profile)
+    packets = file.of_wire() if file else None
+    setup = Setup(
+        ((address, port),),
+        source,
+        args.loss,
+        args.rtt,
+        seed,
+        _sysctls(args),
+        profile=args.profile,
+        nat=args.nat,
+        capture=packets,
+    )
     try:
-        return open_wire(args.wire, setup, lambda why: err.print(f"fourtuple: no TUN here, so simulated: {why}"))
+        return open_wire(args.wire, setup, lambda text: err.print(f"fourtuple: {text}"))
     except WireUnavailable as error:
         raise wire_failure(error) from None
 

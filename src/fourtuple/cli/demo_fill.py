@@ -21,7 +21,7 @@ from fourtuple.cli.steps import grouped
 from fourtuple.cli.story import explanation_lines, summary_lines, trace_lines
 from fourtuple.cli.terminal import Line
 from fourtuple.kernel_map import FN__INET_HASH_CONNECT
-from fourtuple.sock.af_inet import pack_sockaddr_in
+from fourtuple.sock.af_inet import pack_sockaddr_in, sockaddr_in
 from fourtuple.sock.syscall import SOCK_NONBLOCK, SOCK_STREAM
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Filled:
     ns: Sequence[int]
     errno: int
     last_ns: int
+    ports: Sequence[int] = ()
+    """Which port each success got."""
 
     @property
     def three(self) -> tuple[float, float, float]:
@@ -49,7 +51,7 @@ class Filled:
 
 def full_range(stage: Stage) -> None:
     """Fill, measure, draw; then look at the connect() that fails."""
-    from fourtuple.cli.attempt import Request, run_attempt
+    from fourtuple.cli.attempt import Request
 
     ports = HIGH - LOW + 1
     stage.chapter(
@@ -60,7 +62,9 @@ def full_range(stage: Stage) -> None:
     with stage.open(ports=f"{LOW} {HIGH}") as wire:
         ours = fill(wire, stage)
         kernel = _kernel_fill(wire, stage)
-        attempt = run_attempt(wire, Request(*SERVER))
+        attempt = stage.attempt(wire, Request(*SERVER))
+    if stage.page is not None:
+        stage.page.ours, stage.page.kernel, stage.page.ports = ours, kernel, (LOW, HIGH)
     curves = [Series("kernel", kernel.ns, "odd", "k")] if kernel else []
     stage.print(*render_chart([*curves, Series("ours", ours.ns, "good", "o")], stage.out, 8, "in use"))
     stage.print([], *_comparison(ours, kernel, stage))
@@ -75,6 +79,7 @@ def fill(wire: Wire, stage: Stage) -> Filled:
     clock = time.perf_counter_ns
     wire.tap.limit = 0
     durations: list[int] = []
+    ports: list[int] = []
     while True:
         fd = host.sys_socket(type=SOCK_STREAM | SOCK_NONBLOCK, now=runner.now_us())
         start = clock()
@@ -82,11 +87,17 @@ def fill(wire: Wire, stage: Stage) -> Filled:
         took = clock() - start
         if code != -errno.EINPROGRESS:
             wire.tap.limit = 1000
-            return Filled(durations, -code, _time_failures(wire, fd, address))
+            return Filled(durations, -code, _time_failures(wire, fd, address), ports)
         durations.append(took)
+        ports.append(_local_port(wire, fd))
         if len(durations) % _BATCH == 0:
             runner.pump()
             stage.progress.say(f"connecting: {grouped(len(durations))} of {grouped(HIGH - LOW + 1)} ports …")
+
+
+def _local_port(wire: Wire, fd: int) -> int:
+    name = wire.host.sys_getsockname(fd)
+    return sockaddr_in(name)[1] if isinstance(name, bytes) else 0
 
 
 def _time_failures(wire: Wire, fd: int, address: bytes) -> int:
@@ -106,7 +117,7 @@ def _kernel_fill(wire: Wire, stage: Stage) -> Filled | None:
         return None
     stage.progress.say("the kernel does the same …")
     result = wire.namespace.request("fill", low=LOW, high=HIGH)
-    return Filled(result["ns"], result["errno"], result["last_ns"])
+    return Filled(result["ns"], result["errno"], result["last_ns"], result["ports"])
 
 
 def _comparison(ours: Filled, kernel: Filled | None, stage: Stage) -> list[Line]:
@@ -129,4 +140,4 @@ def _comparison(ours: Filled, kernel: Filled | None, stage: Stage) -> list[Line]
 
 def _note(kernel: Filled | None) -> str:
     what = "one non-blocking connect(): port search, SYN built; no handshake, no device"
-    return what if kernel else what + "; the kernel's cost needs a TUN"
+    return what if kernel else what + "; the kernel's cost needs a real wire"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 OK = 0
 INTERNAL = 1
@@ -46,25 +47,34 @@ class Failure(Exception):
         self.hints = hints
 
 
-WIRES = ("auto", "tun", "sim")
-_LATER = ("veth", "tun-host", "kernel")
+WIRES = ("auto", "tun", "veth", "tun-host", "sim")
+"""What --wire takes: `auto`, and the names of shell.wires.KINDS, which is not imported for that."""
+WIRE_HELP = "auto, the best that works (default), or tun, veth, tun-host, sim: see fourtuple wires"
 
 
 def check_wire(name: str) -> None:
-    """Refuse a --wire that there is not, or not yet."""
+    """Refuse a --wire that there is not."""
     if name in WIRES:
         return
-    if name in _LATER:
-        raise Failure(f"--wire {name} is not there yet; tun (private namespace) and sim (no kernel) are", NO_WIRE)
+    if name == "kernel":
+        raise Failure("--wire kernel: kernel sockets run none of the functions that are watched here", NO_WIRE)
     from difflib import get_close_matches
 
-    meant = get_close_matches(name.lower(), [*WIRES, *_LATER], 1, 0.6)
+    meant = get_close_matches(name.lower(), WIRES, 1, 0.6)
     raise Failure(
         f"--wire: no wire {name!r}" + (f". Did you mean {meant[0]!r}?" if meant else f"; say {', '.join(WIRES)}")
     )
 
 
 def wire_failure(error: OSError) -> Failure:
-    """What to say of a wire that cannot be opened here."""
+    """What to say of a wire that cannot be opened here; its `todo`, if it has one, comes first."""
     code = NO_PERMISSION if error.errno in (errno.EPERM, errno.EACCES) else NO_WIRE
-    return Failure(str(error.strerror), code, ("the same with --wire sim: it needs nothing",))
+    todo: str = getattr(error, "todo", "")
+    hints = (todo, "the same with --wire sim: it needs nothing", "fourtuple wires   (what can be used here)")
+    return Failure(str(error.strerror), code, tuple(hint for hint in hints if hint))
+
+
+def lost_wire(error: OSError) -> Failure | None:
+    """What to say of a wire that went away while it was used; None when the error is another."""
+    wire = sys.modules.get("fourtuple.shell.wire")  # not imported: then nobody has opened one
+    return wire_failure(error) if wire and isinstance(error, wire.WireUnavailable) else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fourtuple.cli.steps import duration, flag_words, grouped
+from fourtuple.cli.steps import duration, grouped
 from fourtuple.cli.terminal import Line, Terminal
 from fourtuple.wire.build import TcpPacket, parse_packet
 from fourtuple.wire.tcp import ACK, SYN
-from fourtuple.wire.text import format_packet
+from fourtuple.wire.text import flag_words, format_packet
 
 _MARGIN, _WIDEST, _MOST = 11, 66, 16
 

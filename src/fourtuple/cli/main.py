@@ -23,6 +23,8 @@ from fourtuple.cli.terminal import Terminal, let_go, open_terminal
 COMMANDS = {
     "connect": "one connect(), every kernel function with its decision",
     "demo": "a tour in a few seconds, with real packets",
+    "wires": "what can be used here, and why not the rest",
+    "syn-schedule": "when an unanswered SYN goes again and connect() gives up",
 }
 
 _DESCRIPTION = "The Linux connect() path in Python: watch it, run it, ask it."
@@ -93,16 +95,20 @@ def _parsers(argv: list[str]) -> tuple[Parser, Parser]:
     parser.set_defaults(color="auto", ascii=False)
     parser.add_argument("--version", action="version", version=f"fourtuple {__version__}")
     add_global_options(parser, top=True)
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", prog="fourtuple")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", prog="fourtuple")
     asked = next((word for word in argv if word in COMMANDS), None)
     used = parser
     for name, what in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what, formatter_class=formatter, allow_abbrev=False)
         if name == asked:
-            importlib.import_module(f"fourtuple.cli.{name}").add_arguments(command)
+            _module(name).add_arguments(command)
             used = command
         add_global_options(command, top=False)
     return parser, used
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"fourtuple.cli.{command.replace('-', '_')}")
 
 
 def _check_command(argv: list[str]) -> None:
@@ -131,7 +137,7 @@ def _run(argv: list[str]) -> int:
         return exits.OK
     out = open_terminal(sys.stdout, args.color, args.ascii)
     err = open_terminal(sys.stderr, args.color, args.ascii)
-    code: int = importlib.import_module(f"fourtuple.cli.{args.command}").run(args, out, err)
+    code: int = _module(args.command).run(args, out, err)
     return code
 
 
@@ -180,6 +186,9 @@ def _flushed(argv: list[str]) -> int:
     except SystemExit:  # --help
         _flush()
         raise
+    except OSError as error:
+        failure = exits.lost_wire(error)
+        raise failure or error from None
     _flush()
     return code
 

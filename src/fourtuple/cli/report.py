@@ -8,6 +8,7 @@ from typing import Any
 from fourtuple import __version__
 from fourtuple import kernel_map as km
 from fourtuple.cli.attempt import Attempt
+from fourtuple.cli.capture import CaptureFile
 from fourtuple.cli.exits import exit_of_errno
 from fourtuple.cli.explain import explain
 from fourtuple.cli.http import parse_answer
@@ -25,7 +26,7 @@ def to_json(document: dict[str, Any], ascii_only: bool = False) -> str:
     return json.dumps(document, indent=2, ensure_ascii=ascii_only)
 
 
-def connect_report(attempt: Attempt, seed: int, prefilled: int) -> dict[str, Any]:
+def connect_report(attempt: Attempt, seed: int, prefilled: int, file: CaptureFile | None = None) -> dict[str, Any]:
     """Everything about one `fourtuple connect`."""
     names = names_of(attempt)
     request, wire = attempt.request, attempt.wire
@@ -42,6 +43,7 @@ def connect_report(attempt: Attempt, seed: int, prefilled: int) -> dict[str, Any
         "steps": _steps(attempt, names),
         "packets": [_packet(attempt, i) for i in range(len(attempt.packets))],
         "answer": _answer(attempt),
+        "capture": None if file is None else {"file": file.path, "packets": file.packets},
         "exit": exit_of_errno(attempt.error),
     }
 

@@ -13,7 +13,7 @@ from fourtuple.address import format_ipv4
 from fourtuple.errors import errno_name
 from fourtuple.tcp.states import STATE_NAMES, TCP_SYN_SENT
 from fourtuple.trace import Record
-from fourtuple.wire.text import flags_text
+from fourtuple.wire.text import flag_words
 
 SS_NAMES = {0: "SS_FREE", 1: "SS_UNCONNECTED", 2: "SS_CONNECTING", 3: "SS_CONNECTED", 4: "SS_DISCONNECTING"}
 
@@ -204,15 +204,6 @@ def _tcp_connect(r: Record, names: Names) -> Words:
     return f"SYN ({' '.join(options)}) → sk_write_queue", "", ""
 
 
-_FLAG_WORDS = {"S": "SYN", "S.": "SYN-ACK", ".": "ACK", "P.": "PSH-ACK", "F.": "FIN-ACK", "R": "RST", "R.": "RST-ACK"}
-
-
-def flag_words(bits: int) -> str:
-    """'SYN', 'SYN-ACK', 'ACK', ...; tcpdump's letters for the rest."""
-    letters = flags_text(bits)
-    return _FLAG_WORDS.get(letters, letters)
-
-
 def _tcp_transmit_skb(r: Record, names: Names) -> Words:
     ack = f" ack 0x{r.c & 0xFFFFFFFF:08x}" if r.a & 0x10 else ""
     size = f", {grouped(r.d)} bytes" if r.d else ""
@@ -295,6 +286,10 @@ def _tcp_finish_connect(r: Record, names: Names) -> Words:
 
 def _tcp_send_ack(r: Record, names: Names) -> Words:
     return f"ack 0x{r.b & 0xFFFFFFFF:08x}", "", ""
+
+
+def _icmp_rcv(r: Record, names: Names) -> Words:
+    return f"type {r.a}, code {r.b}", "", ""
 
 
 def _tcp_v4_err(r: Record, names: Names) -> Words:
@@ -383,6 +378,7 @@ DESCRIBE: dict[int, Callable[[Record, Names], Words]] = {
     km.FN_TCP_ACK: _tcp_ack,
     km.FN_TCP_FINISH_CONNECT: _tcp_finish_connect,
     km.FN_TCP_SEND_ACK: _tcp_send_ack,
+    km.FN_ICMP_RCV: _icmp_rcv,
     km.FN_TCP_V4_ERR: _tcp_v4_err,
     km.FN_TCP_V4_SEND_RESET: _send_reset,
     km.FN_SYS_BIND: _sys_bind,
@@ -408,6 +404,7 @@ DETAILS = frozenset(
         km.FN_TCP_WRITE_TIMEOUT,
         km.FN_TCP_RETRANSMIT_SKB,
         km.FN_IP_RCV,
+        km.FN_ICMP_RCV,
         km.FN_INET_LOOKUP_ESTABLISHED,
         km.FN_INET_LOOKUP_LISTENER,
         km.FN_TCP_RCV_STATE_PROCESS,
@@ -442,7 +439,7 @@ class _Story:
         clock = record.engine_us * 1000 if self.virtual else record.time_ns
         if self._start_ns is None:
             self._start_ns = clock
-        _call(self._stack, record.fn)
+        km.enter(self._stack, record.fn)
         if self.verbose or record.fn not in DETAILS or self._stands_for_its_caller(record):
             shown = [fn for fn in self._stack[:-1] if self.verbose or fn not in DETAILS]
             self.steps.append(_step(record, self.names, len(shown), self._time(clock)))
@@ -468,20 +465,6 @@ class _Story:
         self._packets += 1
         if rule is not None and self.steps:
             self.steps[-1].note, self.steps[-1].style = f"✗ lost ({rule})", "bad"
-
-
-def _call(stack: list[int], fn: int) -> None:
-    """Put fn on the stack of functions under way, on top of the nearest of its callers.
-
-    An entry point starts anew.  A function whose caller does not report counts as called by the last one that did.
-    """
-    callers = km.BY_NUMBER[fn].callers if fn in km.BY_NUMBER else ()
-    under_way = [i for i, caller in enumerate(stack) if caller in callers]
-    if under_way:
-        del stack[under_way[-1] + 1 :]
-    elif not callers:
-        stack.clear()
-    stack.append(fn)
 
 
 def _step(record: Record, names: Names, depth: int, time_us: float | None) -> Step:

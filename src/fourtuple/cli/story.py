@@ -41,6 +41,7 @@ def head_lines(attempt: Attempt, out: Terminal, seed: int, prefilled: int) -> li
         path.append(f"round trip {duration(wire.rtt_us)}")
     if path:
         rows.append(("path", " · ".join(path)))
+    rows += [("note", note) for note in wire.notes]
     if prefilled:
         rows.append(("fill", f"{grouped(prefilled)} four-tuples to {server} put in our tables, without packets"))
     return table(rows, "dim", out.width, indent=0)
@@ -51,6 +52,9 @@ def _peer(attempt: Attempt) -> str:
     server = f"{request.address}:{request.port}"
     if not can_be_a_peer(request.address):
         return f"none: another machine cannot have {request.address}"
+    if attempt.wire.name == "tun-host":
+        way_back = "" if attempt.wire.setup.nat else "; beyond this machine only with a route back to us, or --nat"
+        return f"{server}, whoever answers there{way_back}"
     if not can_serve(request.address, request.port):
         return f"{request.address}, where nobody can listen on port {request.port}"
     return f"an HTTP server at {server}" + (", made local in the namespace" if attempt.wire.namespace else "")
@@ -69,11 +73,11 @@ def ladder_lines(attempt: Attempt, out: Terminal, whole: bool) -> list[Line]:
     if not shown:
         return []
     packets = [Packet(p.time_us - attempt.start_us, p.outgoing, p.data, p.lost) for p in shown]
-    ends = (f"{attempt.local_address}:{_local_port(attempt)}", f"{attempt.request.address}:{attempt.request.port}")
+    ends = (f"{attempt.local_address}:{local_port(attempt)}", f"{attempt.request.address}:{attempt.request.port}")
     return render_ladder(packets, ends, out)
 
 
-def _local_port(attempt: Attempt) -> int:
+def local_port(attempt: Attempt) -> int:
     """Of a failed attempt only its packets remember the port."""
     if attempt.source_port:
         return attempt.source_port

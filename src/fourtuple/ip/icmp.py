@@ -11,6 +11,8 @@ import errno
 from fourtuple.ip.netns import IpNet
 from fourtuple.ip.protocol import NetProtocol
 from fourtuple.ip.txqueue import tx_commit, tx_reserve
+from fourtuple.kernel_map import FN_ICMP_RCV, FN_IP_QUEUE_XMIT
+from fourtuple.trace import trace
 from fourtuple.wire.buffer import PacketBuffer, get16
 from fourtuple.wire.checksum import fold, ones_sum
 from fourtuple.wire.icmp import (
@@ -85,6 +87,8 @@ def icmp_rcv(net: IpNet, b: PacketBuffer, off: int, length: int, dev: int) -> in
     if h.type > NR_ICMP_TYPES:
         net.mib.IcmpInErrors += 1
         return 0
+    if net.tracer is not None:
+        trace(net.tracer, FN_ICMP_RCV, 0, h.type, h.code)
     counter = _COUNTERS.get(h.type)
     if counter is not None:
         setattr(net.mib, counter, getattr(net.mib, counter) + 1)
@@ -156,5 +160,7 @@ def icmp_echo(net: IpNet, b: PacketBuffer, off: int, length: int, dev: int) -> i
     net.mib.IcmpOutMsgs += 1
     net.mib.IcmpOutEchoReps += 1
     net.mib.IpOutRequests += 1
+    if net.tracer is not None:
+        trace(net.tracer, FN_IP_QUEUE_XMIT, 0, out.total_len, dev, out.ttl, out.ident)
     tx_commit(queue, start, 20 + length, dev, net.now_us)
     return 1

@@ -9,8 +9,8 @@ def read_packets(
     offsets: array[int],
     lengths: array[int],
     max_packets: int,
-    vnet_hdr_len: int,
+    header_len: int,
 ) -> int: ...
 def write_packets(
-    fd: int, buf: ReadableBuffer, offsets: array[int], lengths: array[int], n: int, vnet_hdr_len: int
+    fd: int, buf: ReadableBuffer, offsets: array[int], lengths: array[int], n: int, header: bytes
 ) -> int: ...

@@ -21,7 +21,6 @@ ALIGN = 16
 """Packets in a ring start at multiples of this, so that header fields are aligned and small packets stay close."""
 HEADROOM = 16
 """Bytes that a ring needs beyond the mtu: the device may put a virtio_net_hdr (10 or 12 bytes) before the packet."""
-MAX_VNET_HDR = 64
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -39,12 +38,13 @@ def py_read_packets(
     offsets: array[int],
     lengths: array[int],
     max_packets: int,
-    vnet_hdr_len: int,
+    header_len: int,
 ) -> int:
     """Read up to `max_packets` packets from `fd`, packed into `buf`; return how many, or -errno if the first fails.
 
-    `slot_size` is the room that the largest packet needs, its virtio_net_hdr included: reading ends when less is left.
-    offsets[i] points behind that header. "Nothing to read" (EAGAIN) and end of file are 0.
+    `slot_size` is the room that the largest packet needs, its header of `header_len` bytes (virtio_net_hdr, Ethernet)
+    included: reading ends when less is left. offsets[i] points behind it. "Nothing to read" (EAGAIN) and end of file
+    are 0.
     """
     _check_arrays(offsets, lengths, max_packets)
     view = memoryview(buf).cast("B")
@@ -56,34 +56,32 @@ def py_read_packets(
             got = os.readv(fd, [view[position : position + slot_size]])
         except OSError as error:
             return count if count or error.errno == errno.EAGAIN else -(error.errno or errno.EIO)
-        if got <= vnet_hdr_len:
+        if got <= header_len:
             break
-        offsets[count] = position + vnet_hdr_len
-        lengths[count] = got - vnet_hdr_len
+        offsets[count] = position + header_len
+        lengths[count] = got - header_len
         count += 1
         position = -(-(position + got) // ALIGN) * ALIGN
     return count
 
 
 def py_write_packets(
-    fd: int, buf: ReadableBuffer, offsets: array[int], lengths: array[int], n: int, vnet_hdr_len: int
+    fd: int, buf: ReadableBuffer, offsets: array[int], lengths: array[int], n: int, header: bytes
 ) -> int:
-    """Write packets 0..n-1 of `buf` to `fd`, each behind a zero virtio_net_hdr of `vnet_hdr_len` bytes.
+    """Write packets 0..n-1 of `buf` to `fd`, each behind the same `header` (virtio_net_hdr, Ethernet, or none).
 
     Return how many were taken (EAGAIN, ENOBUFS and ENOMEM end early), or -errno if the first fails for good;
     -EFAULT: it lies outside `buf`.
     """
     _check_arrays(offsets, lengths, n)
-    if vnet_hdr_len > MAX_VNET_HDR:
-        raise ValueError("vnet_hdr_len is larger than any virtio_net_hdr")
     view = memoryview(buf).cast("B")
-    header = [bytes(vnet_hdr_len)] if vnet_hdr_len else []
+    first = [header] if header else []
     for i in range(n):
         end = offsets[i] + lengths[i]
         if end > len(view):
             return i or -errno.EFAULT
         try:
-            os.writev(fd, [*header, view[offsets[i] : end]])
+            os.writev(fd, [*first, view[offsets[i] : end]])
         except OSError as error:
             return i if i or error.errno in _FULL else -(error.errno or errno.EIO)
     return n

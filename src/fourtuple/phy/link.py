@@ -1,7 +1,7 @@
 """Network interfaces of the namespace we are in: up, mtu, queue length, addresses, routes. No `ip` command.
 
-Lives here: a few ioctls (netdevice(7)) and three rtnetlink requests (rtnetlink(7)).
-Does not live here: creating interfaces (tun.py), undoing: in a private namespace nothing has to be undone.
+Lives here: a few ioctls (netdevice(7)) and rtnetlink requests (rtnetlink(7)).
+Does not live here: creating interfaces (tun.py, veth.py), undoing: in a private namespace nothing has to be undone.
 Addresses are text, with a prefix length: "10.64.0.1/24", "93.184.216.34/32", "fd00::1/64".
 """
 
@@ -15,7 +15,7 @@ import struct
 # linux/sockios.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _SIOCGIFMTU, _SIOCSIFMTU = 0x8921, 0x8922
-_IFF_UP = 1
+_IFF_UP, _IFF_NOARP = 1, 0x80
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE = 1, 4, 0x200, 0x400
@@ -40,10 +40,10 @@ def _ioctl(request: int, request_name: str, name: str, value: int = 0) -> int:
     return int(struct.unpack_from("i", answer, 16)[0])
 
 
-def set_up(name: str) -> None:
-    """`ip link set NAME up`."""
+def set_up(name: str, arp: bool = True) -> None:
+    """`ip link set NAME up`, without `arp` also `arp off`."""
     flags = _ioctl(_SIOCGIFFLAGS, "SIOCGIFFLAGS", name) & 0xFFFF
-    _ioctl(_SIOCSIFFLAGS, "SIOCSIFFLAGS", name, flags | _IFF_UP)
+    _ioctl(_SIOCSIFFLAGS, "SIOCSIFFLAGS", name, flags | _IFF_UP | (0 if arp else _IFF_NOARP))
 
 
 def get_mtu(name: str) -> int:
@@ -70,11 +70,12 @@ def _parse(address: str) -> tuple[int, bytes, int]:
     return family, raw, prefix
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("HH", 4 + len(value), kind) + value
+def attribute(kind: int, value: bytes) -> bytes:
+    """A netlink attribute, padded to the boundary where the next one begins (netlink(7))."""
+    return struct.pack("HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def _rtnetlink(kind: int, body: bytes, what: str, create: bool = True) -> None:
+def rtnetlink(kind: int, body: bytes, what: str, create: bool = True) -> None:
     """One request to the kernel; raises OSError with what it answers."""
     flags = _NLM_F_REQUEST | _NLM_F_ACK | (_NLM_F_CREATE | _NLM_F_EXCL if create else 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
@@ -88,8 +89,8 @@ def _rtnetlink(kind: int, body: bytes, what: str, create: bool = True) -> None:
 def set_txqueuelen(name: str, packets: int) -> None:
     """`ip link set NAME txqueuelen PACKETS`. SIOCSIFTXQLEN wants root of the machine; rtnetlink, of the namespace."""
     body = struct.pack("BxHiII", socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0)
-    body += _attribute(_IFLA_TXQLEN, struct.pack("I", packets))
-    _rtnetlink(_RTM_NEWLINK, body, f"set txqueuelen {packets} of {name}", create=False)
+    body += attribute(_IFLA_TXQLEN, struct.pack("I", packets))
+    rtnetlink(_RTM_NEWLINK, body, f"set txqueuelen {packets} of {name}", create=False)
 
 
 def add_address(name: str, address: str) -> None:
@@ -97,8 +98,8 @@ def add_address(name: str, address: str) -> None:
     family, raw, prefix = _parse(address)
     flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
     body = struct.pack("BBBBI", family, prefix, flags, 0, socket.if_nametoindex(name))
-    body += _attribute(_IFA_LOCAL, raw) + _attribute(_IFA_ADDRESS, raw)
-    _rtnetlink(_RTM_NEWADDR, body, f"add address {address} to {name}")
+    body += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
+    rtnetlink(_RTM_NEWADDR, body, f"add address {address} to {name}")
 
 
 def add_route(name: str, destination: str, source: str | None = None) -> None:
@@ -107,7 +108,7 @@ def add_route(name: str, destination: str, source: str | None = None) -> None:
     body = struct.pack(
         "BBBBBBBBI", family, prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, 0
     )
-    body += _attribute(_RTA_DST, raw) + _attribute(_RTA_OIF, struct.pack("I", socket.if_nametoindex(name)))
+    body += attribute(_RTA_DST, raw) + attribute(_RTA_OIF, struct.pack("I", socket.if_nametoindex(name)))
     if source is not None:
-        body += _attribute(_RTA_PREFSRC, _parse(source)[1])
-    _rtnetlink(_RTM_NEWROUTE, body, f"add route {destination} through {name}")
+        body += attribute(_RTA_PREFSRC, _parse(source)[1])
+    rtnetlink(_RTM_NEWROUTE, body, f"add route {destination} through {name}")

@@ -53,18 +53,31 @@ def open_tun_fd(name: str, vnet_hdr: bool = False) -> int:
     """
     if not 0 < len(name.encode()) < 16:
         raise ValueError(f"an interface name has 1 to 15 bytes: {name!r}")
+    fd = open_node()
     try:
-        fd = os.open(PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        attach(fd, name, vnet_hdr)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_node() -> int:
+    """The first half of open_tun_fd(): the device node, which is no interface yet."""
+    try:
+        return os.open(PATH, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _reason(PATH, error.errno or errno.EIO, _OPEN_HINTS, "open") from None
+
+
+def attach(fd: int, name: str, vnet_hdr: bool = False) -> None:
+    """The second half: TUNSETIFF, which decides the network namespace."""
     flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     except OSError as error:
-        os.close(fd)
         subject = PATH if error.errno == errno.EPERM else name
         raise _reason(subject, error.errno or errno.EIO, _SETIFF_HINTS, "TUNSETIFF") from None
-    return fd
 
 
 class TunDevice:
@@ -78,8 +91,9 @@ class TunDevice:
         self._fd = fd
         self.name = name
         self.mtu = mtu
-        self.vnet_hdr_len = VNET_HDR_LEN if vnet_hdr else 0
-        self._slot_size = mtu + self.vnet_hdr_len
+        # Of zeros: no checksum left to do, no segmentation.
+        self._header = bytes(VNET_HDR_LEN if vnet_hdr else 0)
+        self._slot_size = mtu + len(self._header)
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""
@@ -87,12 +101,12 @@ class TunDevice:
 
     def read_batch(self, ring: WriteableBuffer, offsets: array[int], lengths: array[int], max_packets: int) -> int:
         """See Device.read_batch."""
-        n = io.read_packets(self._fd, ring, self._slot_size, offsets, lengths, max_packets, self.vnet_hdr_len)
+        n = io.read_packets(self._fd, ring, self._slot_size, offsets, lengths, max_packets, len(self._header))
         return n if n >= 0 else self._fail(-n, "read")
 
     def write_batch(self, buf: ReadableBuffer, offsets: array[int], lengths: array[int], n: int) -> int:
         """See Device.write_batch."""
-        taken = io.write_packets(self._fd, buf, offsets, lengths, n, self.vnet_hdr_len)
+        taken = io.write_packets(self._fd, buf, offsets, lengths, n, self._header)
         return taken if taken >= 0 else self._fail(-taken, "write")
 
     def _fail(self, code: int, call: str) -> int:

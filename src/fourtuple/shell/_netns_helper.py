@@ -21,44 +21,104 @@ import select
 import socket
 import sys
 
-from fourtuple.phy import link, tun
+from fourtuple.phy import link, packet, tun, veth
 from fourtuple.shell._netns_measure import Filler, count_states, raise_file_limit, read_sysctl, write_sysctl
 from fourtuple.shell._netns_servers import Listener, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+_NAMESPACE = "/proc/self/ns/net"
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _unshare(flags: int) -> int:
-    """unshare(2); 0 or the errno. (os.unshare came with Python 3.12.)"""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return 0 if libc.unshare(flags) == 0 else ctypes.get_errno()
+    """unshare(2); 0 or the errno. (os.unshare came with Python 3.12, as os.setns did.)"""
+    return 0 if _libc.unshare(flags) == 0 else ctypes.get_errno()
 
 
-def enter_namespace() -> str:
+def _refuse(code: int, call: str) -> None:
+    if code:
+        raise OSError(code, f"private namespace: {os.strerror(code).lower()} ({call})")
+
+
+def enter_namespace(note: Callable[[str], None]) -> str:
     """Move this process to a network namespace of its own, and to a user namespace first where that takes one.
 
-    Returns "root" or "user": which of the two ways it was. Raises OSError with what to do.
+    Returns "root" or "user": which of the two ways it was. `note` hears each step before it is tried.
     """
+    note("unshare")
     code = _unshare(_CLONE_NEWNET)
     if code == 0:
         return "root"
     uid, gid = os.geteuid(), os.getegid()
     if code == errno.EPERM:
+        note("unshare-user")
         code = _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
-    if code:
-        raise OSError(
-            code,
-            f"private namespace: {os.strerror(code).lower()} (unshare: unprivileged user namespaces are off here; see "
-            "sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns, or run with sudo)",
-        )
+    _refuse(code, "unshare")
+    note("uid_map")
     for file, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open("/proc/self/" + file, "w") as out:
             out.write(text)
     return "user"
+
+
+def set_defaults(ipv6: bool) -> None:
+    """Before any device exists: what the machine set for itself would else be inherited, as forwarding is.
+
+    IPv6 would announce itself. In a container /proc/sys may be read-only: then its defaults have to do.
+    """
+    settings = {f"net.ipv4.{name}": "0" for name in ("ip_forward", "conf.all.rp_filter", "conf.default.rp_filter")}
+    if not ipv6 and os.path.exists("/proc/sys/net/ipv6"):
+        settings |= {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
+    for name, value in settings.items():
+        try:
+            write_sysctl(name, value)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+
+
+def open_tun_end(name: str, mtu: int, vnet_hdr: bool, note: Callable[[str], None]) -> int:
+    """A TUN in this namespace; the descriptor of its packets."""
+    note("tun-open")
+    fd = tun.open_node()
+    note("tun-setiff")
+    tun.attach(fd, name, vnet_hdr)
+    note("tun")
+    link.set_mtu(name, mtu)
+    return fd
+
+
+def open_veth_end(name: str, mtu: int, ipv6: bool, note: Callable[[str], None]) -> int:
+    """A veth in a second namespace, where this process then is; its other end stays here, with a packet socket on it.
+
+    The first namespace has no address, so that its kernel answers nothing; the packet socket alone keeps it.
+    """
+    first = os.open(_NAMESPACE, os.O_RDONLY)
+    note("unshare-second")
+    _refuse(_unshare(_CLONE_NEWNET), "unshare")
+    second = os.open(_NAMESPACE, os.O_RDONLY)
+    set_defaults(ipv6)
+    note("veth")
+    veth.add_veth(name, name, first, mtu, packet.KERNEL_ADDRESS, packet.OUR_ADDRESS)
+    veth.offloads_off(name)
+    _set_namespace(first)
+    link.set_up(name, arp=False)  # first: binding to an interface that is down leaves ENETDOWN on the socket
+    note("packet-socket")
+    fd = packet.open_packet_fd(name)
+    _set_namespace(second)
+    os.close(first)
+    os.close(second)
+    return fd
+
+
+def _set_namespace(fd: int) -> None:
+    _refuse(0 if _libc.setns(fd, _CLONE_NEWNET) == 0 else ctypes.get_errno(), "setns")
 
 
 class Helper:
@@ -70,7 +130,8 @@ class Helper:
         self._loop = Loop()
         self._listeners: list[Listener] = []
         self._filler = Filler(self._abandoned)
-        self._tun_fd = -1
+        self._device_fd = -1
+        self._step = ""
 
     def run(self) -> None:
         self._loop.add(self._control.fileno(), select.EPOLLIN, self._on_control)
@@ -105,17 +166,18 @@ class Helper:
             answer = {"ok": self._execute(**json.loads(line))}
         except OSError as error:
             answer = {"error": {"type": "OSError", "errno": error.errno or errno.EIO, "message": _message(error)}}
+            answer["error"]["step"] = self._step
         except Exception as error:
             answer = {"error": {"type": type(error).__name__, "errno": 0, "message": str(error)}}
         self._send(json.dumps(answer).encode() + b"\n")
 
     def _send(self, data: bytes) -> None:
-        """The answer, and with the first one the descriptor of the TUN."""
+        """The answer, and with the first one the descriptor of the device."""
         try:
-            if self._tun_fd >= 0:
-                data = data[socket.send_fds(self._control, [data], [self._tun_fd]) :]
-                os.close(self._tun_fd)
-                self._tun_fd = -1
+            if self._device_fd >= 0:
+                data = data[socket.send_fds(self._control, [data], [self._device_fd]) :]
+                os.close(self._device_fd)
+                self._device_fd = -1
             if data:
                 self._control.sendall(data)
         except OSError:  # the parent is gone
@@ -129,32 +191,31 @@ class Helper:
         return result
 
     def do_start(
-        self, tun_name: str, mtu: int, vnet_hdr: bool, txqueuelen: int, kernel_address: str,
+        self, kind: str, name: str, mtu: int, vnet_hdr: bool, txqueuelen: int, kernel_address: str,
         extra_addresses: list[str], servers: list[dict[str, Any]], ipv6: bool,
     ) -> dict[str, Any]:  # fmt: skip
         """Build everything. Must be the first command, and the last thing that decides in which namespace we are."""
-        way = enter_namespace()
-        self._set_defaults(ipv6)
+        way = enter_namespace(self._note)
+        set_defaults(ipv6)
+        if kind == "tun":
+            self._device_fd = open_tun_end(name, mtu, vnet_hdr, self._note)
+            link.set_txqueuelen(name, txqueuelen)
+        else:
+            self._device_fd = open_veth_end(name, mtu, ipv6, self._note)
+        self._filler.kind = kind
+        self._note("")
         link.set_up("lo")
-        self._tun_fd = tun.open_tun_fd(tun_name, vnet_hdr)
-        link.set_mtu(tun_name, mtu)
-        link.set_txqueuelen(tun_name, txqueuelen)
-        link.set_up(tun_name)
-        link.add_address(tun_name, kernel_address)
-        link.add_route(tun_name, "0.0.0.0/0")
+        link.set_up(name, arp=False)
+        link.add_address(name, kernel_address)
+        link.add_route(name, "0.0.0.0/0")
         for address in extra_addresses:
             link.add_address("lo", address)
         raise_file_limit()
         return {"way": way, "pid": os.getpid(), "servers": [self.do_add_server(**server) for server in servers]}
 
-    @staticmethod
-    def _set_defaults(ipv6: bool) -> None:
-        """Before any device exists: IPv6 would announce itself on the TUN; rp_filter is the machine's until set."""
-        settings = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
-        if not ipv6 and os.path.exists("/proc/sys/net/ipv6"):
-            settings |= {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
-        for name, value in settings.items():
-            write_sysctl(name, value)
+    def _note(self, step: str) -> None:
+        """What is tried next: an error goes with its name, so that the parent can say what stands in the way."""
+        self._step = step
 
     def do_add_address(self, address: str, device: str = "lo") -> dict[str, Any]:
         """Make an address local. One that is there already is fine."""

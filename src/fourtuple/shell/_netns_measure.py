@@ -12,13 +12,13 @@ import socket
 import struct
 import time
 
-from fourtuple.phy import link, tun
+from fourtuple.phy import link, tun, veth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FILL_TUN = "ft1"
+FILL_DEVICE, FILL_PEER = "ft1", "ft2"
 FILL_SOURCE = "10.65.0.2"
 _IP_LOCAL_PORT_RANGE = 51  # linux/in.h; CPython has no name for it up to 3.13
 _SPARE_FILES = 256
@@ -73,20 +73,28 @@ def need_files(count: int) -> None:
 class Filler:
     """Measures the kernel's connect() to a remote peer: the port search and the sending, no handshake.
 
-    The peer is behind a second TUN that nobody reads: its queue holds one packet and the kernel drops the rest, so no
-    SYN is ever answered and no loopback handshake runs inside the call.
+    The peer is behind a second device that loses everything: a TUN that nobody reads (its queue holds one packet, the
+    kernel drops the rest), or a veth whose other end is down. So no SYN is ever answered and no loopback handshake runs
+    inside the call.
     """
 
     def __init__(self, abandoned: Callable[[], bool]) -> None:
-        self._fd = -1
+        self.kind = "tun"
+        """Of the second device: `tun` or `veth`."""
+        self._made = False
         self._abandoned = abandoned
 
     def _make_device(self) -> None:
-        if self._fd < 0:
-            self._fd = tun.open_tun_fd(FILL_TUN)
-            link.set_txqueuelen(FILL_TUN, 1)
-            link.set_up(FILL_TUN)
-            link.add_address(FILL_TUN, FILL_SOURCE + "/32")
+        if self._made:
+            return
+        if self.kind == "tun":
+            tun.open_tun_fd(FILL_DEVICE)  # stays open for as long as this process lives
+            link.set_txqueuelen(FILL_DEVICE, 1)
+        else:
+            veth.add_veth(FILL_DEVICE, FILL_PEER)
+        link.set_up(FILL_DEVICE, arp=False)
+        link.add_address(FILL_DEVICE, FILL_SOURCE + "/32")
+        self._made = True
 
     def fill(
         self, address: str = "10.65.0.1", port: int = 80, low: int = 32768, high: int = 36863, count: int = 65536,
@@ -102,7 +110,7 @@ class Filler:
         need_files(count)
         self._make_device()
         try:
-            link.add_route(FILL_TUN, address + "/32", FILL_SOURCE)
+            link.add_route(FILL_DEVICE, address + "/32", FILL_SOURCE)
         except FileExistsError:
             pass
         before = read_sysctl("net.ipv4.ip_local_port_range")

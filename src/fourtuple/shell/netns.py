@@ -1,13 +1,14 @@
-"""A private network namespace with a TUN, servers and addresses of our choice, made and removed by us.
+"""A private network namespace with a TUN or veth, servers and addresses of our choice, made and removed by us.
 
 Lives here: the parent's side: starting the helper process, talking to it, ending it.
 Does not live here: what happens inside the namespace (_netns_helper.py).
 
-A helper process enters the namespace, builds everything in it and passes the descriptor of the TUN to us over a socket
-pair (SCM_RIGHTS). Nothing gets a name in /run/netns, so nothing can be left behind: when this process ends, even by
-kill -9, the helper sees it and ends, and the namespace disappears with its devices, addresses, routes and sockets.
+A helper process enters the namespace, builds everything in it and passes the descriptor of the device to us over a
+socket pair (SCM_RIGHTS). Nothing gets a name in /run/netns, so nothing can be left behind: when this process ends, even
+by kill -9, the helper sees it and ends, and the namespace disappears with its devices, addresses, routes and sockets.
 
-Inside:  lo, the TUN (kernel_address, default route: every reply comes to us), extra addresses on lo.
+Inside:  lo, the device (kernel_address, default route: every reply comes to us), extra addresses on lo.
+A veth has its other end in one more namespace, which holds nothing else and goes with our descriptor.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -22,6 +24,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fourtuple.phy.packet import PacketDevice
 from fourtuple.phy.tun import TunDevice
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -33,6 +36,14 @@ _BOOT = (
     "package.__path__ = [home]; sys.modules['fourtuple'] = package; "
     "from fourtuple.shell._netns_helper import main; main(parent)"
 )
+
+
+class NamespaceRefused(OSError):
+    """The helper could not enter a namespace or make the device: `step` says at which step (see refusal.py)."""
+
+    def __init__(self, code: int, message: str, step: str) -> None:
+        super().__init__(code, message)
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,8 @@ class PrivateNamespace:
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.pid = pid
         """The helper; /proc/PID/ns/net is the namespace."""
-        self.device: TunDevice
-        """The packets of the TUN, whole IP packets. Closed by close()."""
+        self.device: TunDevice | PacketDevice
+        """Whole IP packets. Closed by close()."""
         self.way = ""
         """How the namespace was entered: `root`, or `user` (an unprivileged user namespace)."""
         self.servers: list[Server] = []
@@ -83,19 +94,25 @@ class PrivateNamespace:
         mtu: int = 1500,
         vnet_hdr: bool = False,
         ipv6: bool = False,
+        kind: str = "tun",
     ) -> PrivateNamespace:
-        """Make a namespace and open its TUN here.
+        """Make a namespace and open its device here.
 
-        `kernel_address` is the kernel's end; any other address of that network is ours to use. `txqueuelen` must exceed
-        the packets that the kernel may have under way to us, or it drops. Raises OSError with the errno of what the
-        helper could not do and one line that says what to do about it.
+        `kind` is `tun`, or `veth` (a packet socket on a veth pair: needs no device node; IPv4 only); `tun` is the name
+        of the device, whichever it is. `kernel_address` is the kernel's end; any other address of that network is ours
+        to use. `txqueuelen` must exceed the packets that the kernel may have under way to us, or a TUN drops them;
+        a veth has the socket's buffer. Raises NamespaceRefused where this machine does not allow it, else OSError
+        with the errno of what the helper could not do.
         """
+        if kind not in ("tun", "veth") or (vnet_hdr and kind != "tun"):
+            raise ValueError(f"no device kind {kind!r}: tun, veth; vnet_hdr goes with tun only")
         namespace = cls(*_spawn())
         try:
             answer = namespace.request(
                 "start",
                 timeout=_START_TIMEOUT,
-                tun_name=tun,
+                kind=kind,
+                name=tun,
                 kernel_address=kernel_address,
                 extra_addresses=list(extra_addresses),
                 servers=[asdict(server) for server in servers],
@@ -104,7 +121,8 @@ class PrivateNamespace:
                 vnet_hdr=vnet_hdr,
                 ipv6=ipv6,
             )
-            namespace.device = TunDevice(namespace._fds.pop(), tun, mtu, vnet_hdr)
+            fd = namespace._fds.pop()
+            namespace.device = TunDevice(fd, tun, mtu, vnet_hdr) if kind == "tun" else PacketDevice(fd, tun, mtu)
         except BaseException:
             namespace.close()
             raise
@@ -138,6 +156,8 @@ class PrivateNamespace:
             return result
         error = answer["error"]
         if error["type"] == "OSError":
+            if error["step"]:
+                raise NamespaceRefused(error["errno"], error["message"], error["step"])
             raise OSError(error["errno"], error["message"])
         raise ValueError(f"{command}: {error['message']}")
 
@@ -156,6 +176,17 @@ class PrivateNamespace:
             self._pending += data
         answer, _, self._pending = self._pending.partition(b"\n")
         return answer
+
+    def has_ended(self, patience: float = 0.2) -> bool:
+        """Whether the helper is gone: killed from outside, or closed."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            return True
+        try:
+            return bool(select.select([pidfd], [], [], patience)[0])
+        finally:
+            os.close(pidfd)
 
     def close(self) -> None:
         """End the helper and close the device: the namespace is gone. Calling it again does nothing."""

@@ -7,8 +7,10 @@ from fourtuple.tcp.output cimport tcp_send_active_reset
 from fourtuple.tcp.output_data cimport tcp_send_fin
 from fourtuple.tcp.sock cimport TcpSockTable
 from fourtuple.tcp.tcp cimport inet_csk_destroy_sock, tcp_set_state
+from fourtuple.trace cimport trace
 
 cdef uint32_t DEAD, LINGER, SOCKET_GONE
+cdef int FN_TCP_CLOSE, FN_TCP_SHUTDOWN
 cdef uint32_t TCP_CLOSE, TCP_FIN_WAIT2, TCP_LISTEN, TCP_SYN_SENT, TCP_ESTABLISHED, TCP_CLOSE_WAIT
 
 

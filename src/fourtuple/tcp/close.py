@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fourtuple.inet.flags import DEAD, LINGER, SOCKET_GONE
+from fourtuple.kernel_map import FN_TCP_CLOSE, FN_TCP_SHUTDOWN
 from fourtuple.tcp.constants import (
     TCP_TIMEWAIT_LEN,
 )
@@ -24,6 +25,7 @@ from fourtuple.tcp.states import (
     TCP_SYN_SENT,
 )
 from fourtuple.tcp.tcp import inet_csk_destroy_sock, tcp_disconnect, tcp_set_state
+from fourtuple.trace import trace
 
 
 def tcp_close_state(net: Net, sk: int) -> bool:
@@ -35,6 +37,8 @@ def tcp_close_state(net: Net, sk: int) -> bool:
 
 def tcp_shutdown(net: Net, sk: int, how: int) -> None:
     """Send a FIN if `how` has SEND_SHUTDOWN (the kernel's mask: SHUT_* + 1) and none was sent yet."""
+    if net.tracer is not None:
+        trace(net.tracer, FN_TCP_SHUTDOWN, sk, how, net.sks.sk_state[sk])
     if not how & SEND_SHUTDOWN:
         return
     if net.sks.sk_state[sk] in (TCP_ESTABLISHED, TCP_SYN_SENT, TCP_CLOSE_WAIT) and tcp_close_state(net, sk):
@@ -49,6 +53,9 @@ def tcp_close(net: Net, sk: int, linger: int) -> int:
     sks = net.sks
     sks.shutdown[sk] = SHUTDOWN_MASK
     state = sks.sk_state[sk]
+    if net.tracer is not None:
+        cold = cold_of(net, sk)
+        trace(net.tracer, FN_TCP_CLOSE, sk, state, 0 if cold is None else cold.rcvq_bytes)
     if state == TCP_LISTEN:
         tcp_disconnect(net, sk)
     elif state != TCP_CLOSE:

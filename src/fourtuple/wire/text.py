@@ -59,6 +59,15 @@ def flags_text(bits: int) -> str:
     return "".join(letter for bit, letter in _FLAGS if bits & bit) or "none"
 
 
+_FLAG_WORDS = {"S": "SYN", "S.": "SYN-ACK", ".": "ACK", "P.": "PSH-ACK", "F.": "FIN-ACK", "R": "RST", "R.": "RST-ACK"}
+
+
+def flag_words(bits: int) -> str:
+    """'SYN', 'SYN-ACK', 'ACK', ...; tcpdump's letters for the rest."""
+    letters = flags_text(bits)
+    return _FLAG_WORDS.get(letters, letters)
+
+
 def address_text(address: int) -> str:
     """Dotted text of a host-order int."""
     return ".".join(str(octet) for octet in address.to_bytes(4, "big"))

@@ -1,0 +1,210 @@
+"""What a wire is: what to put on it, the open wire, and one entry for each kind of wire.
+
+Lives here: Setup, Wire, WireKind, Availability, WireUnavailable, and what every kind of wire needs to build its end.
+Does not live here: any kind of wire (private_wire.py, sim_wire.py, ...), the list of them (wires.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fourtuple.address import (
+    INADDR_ANY,
+    INADDR_BROADCAST,
+    format_prefix,
+    is_loopback,
+    is_multicast,
+    parse_ipv4,
+    prefix_mask,
+)
+from fourtuple.host import Host
+from fourtuple.phy.device import Device
+from fourtuple.phy.fault import DelayDevice, FaultDevice, LossRule
+from fourtuple.shell.capture import Capture
+from fourtuple.shell.loop import Runner
+from fourtuple.shell.tap import TapDevice
+
+if TYPE_CHECKING:
+    from fourtuple.shell.netns import PrivateNamespace
+
+DEVICE = "ft0"
+OUR_ADDRESS = "10.64.0.2"
+PEER_ADDRESS = "10.64.0.1"
+PREFIX = 24
+_SUBNET_BROADCAST = parse_ipv4(OUR_ADDRESS) | ~prefix_mask(PREFIX) & 0xFFFFFFFF
+
+
+class WireUnavailable(OSError):
+    """The wire cannot be opened here: `strerror` is the reason in one line, `todo` one thing that would change it."""
+
+    def __init__(self, code: int | None, reason: str, todo: str = "") -> None:
+        super().__init__(code, reason)
+        self.todo = todo
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What to put on the wire."""
+
+    servers: tuple[tuple[str, int], ...] = ((PEER_ADDRESS, 8080),)
+    """Where HTTP is served; an address is made local to the peer."""
+    source: str = ""
+    """An address of ours besides OUR_ADDRESS."""
+    loss: tuple[LossRule, ...] = ()
+    rtt_us: int | None = None
+    """Added delay; None: nothing on a real wire, SIM_RTT_US on a simulated one."""
+    seed: int = 0
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    max_sockets: int = 65_536
+    profile: str = "6.18"
+    """The kernel that our end imitates (KernelProfile)."""
+    nat: bool = False
+    """On `tun-host`: send under the machine's own address."""
+    capture: Capture | None = None
+    """Where its packets are written."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a kind of wire can be used here."""
+
+    works: bool
+    start_us: int | None = None
+    """How long it took to open one, measured."""
+    code: int = 0
+    """The errno behind a refusal."""
+    reason: str = ""
+    """Why not, in one line."""
+    todo: str = ""
+    """One thing to do about it."""
+
+
+class Wire:
+    """An open wire: `runner` drives `host`; `tap` has the packets.  A context manager."""
+
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        setup: Setup,
+        host: Host,
+        runner: Runner,
+        tap: TapDevice,
+        rtt_us: int = 0,
+        namespace: PrivateNamespace | None = None,
+        on_close: Callable[[], None] = lambda: None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.where = where
+        """One phrase for people: device, network, privilege."""
+        self.setup = setup
+        self.host = host
+        self.runner = runner
+        self.tap = tap
+        self.rtt_us = rtt_us
+        """The delay that was added, both ways together."""
+        self.namespace = namespace
+        """The kernel on the other side, where the wire ends in a private namespace."""
+        self.notes = notes
+        """What people should know of it, a line each."""
+        self._on_close = on_close
+        if setup.capture is not None:
+            setup.capture.watch(runner)
+
+    def close(self) -> None:
+        """Give everything back.  Calling it again does nothing."""
+        if self.setup.capture is not None:
+            self.setup.capture.flush()
+        on_close, self._on_close = self._on_close, lambda: None
+        on_close()
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        lost = isinstance(error, OSError) and self.namespace is not None and self.namespace.has_ended()
+        self.close()
+        if lost:
+            raise WireUnavailable(errno.EPIPE, "the helper process of the private namespace has been ended") from None
+
+
+@dataclass(frozen=True)
+class WireKind:
+    """A kind of wire: how to get one, and how to find out whether that would work."""
+
+    name: str
+    reaches: str
+    """Whom one can talk to: `private namespace`, `the real network`."""
+    needs: str
+    open: Callable[[Setup], Wire]
+    """Raises WireUnavailable."""
+    probe: Callable[[], Availability]
+    """Never raises; leaves nothing behind."""
+
+
+def probe_by_opening(open_one: Callable[[Setup], Wire]) -> Availability:
+    """The plainest probe: open one, measure, close it."""
+    start = time.monotonic_ns()
+    try:
+        wire = open_one(Setup(max_sockets=1024))
+    except WireUnavailable as error:
+        return Availability(False, None, error.errno or 0, str(error.strerror), error.todo)
+    duration_us = (time.monotonic_ns() - start) // 1000
+    wire.close()
+    return Availability(True, duration_us)
+
+
+def our_host(setup: Setup, now_us: int) -> Host:
+    """Our end: OUR_ADDRESS on DEVICE, a default route through it."""
+    host = Host(
+        seed=setup.seed, now_us=now_us, sysctl=setup.sysctls, max_sockets=setup.max_sockets, profile=setup.profile
+    )
+    device = host.add_link(DEVICE, addrs=(format_prefix(parse_ipv4(OUR_ADDRESS), PREFIX),))
+    host.add_route("default", dev=DEVICE)
+    if added := added_source(setup):
+        host.fib.add_address(device, parse_ipv4(added), 32)
+    return host
+
+
+def wrapped(device: Device, setup: Setup, rtt_us: int, now_us: Callable[[], int]) -> TapDevice:
+    """Delay inside, loss around it, capture and tap outermost: they see what we sent, lost or not."""
+    if rtt_us:
+        device = DelayDevice(device, rtt_us, now_us)
+    watchers: list[Callable[[bytes, LossRule], None]] = []
+
+    def on_drop(packet: bytes, rule: LossRule) -> None:
+        for watcher in watchers:
+            watcher(packet, rule)
+
+    if setup.loss:
+        device = FaultDevice(device, setup.loss, random.Random(setup.seed).random, on_drop)
+    if setup.capture is not None:
+        device = setup.capture.wrap(device, setup.profile)
+        watchers.append(device.on_drop)
+    tap = TapDevice(device, now_us)
+    watchers.append(tap.on_drop)
+    return tap
+
+
+def can_be_a_peer(address: str) -> bool:
+    """Whether another machine could have this address: not 0.0.0.0, loopback, multicast, broadcast, nor our own."""
+    number = parse_ipv4(address)
+    special = number == INADDR_ANY or is_loopback(number) or is_multicast(number)
+    return not (special or number in (INADDR_BROADCAST, _SUBNET_BROADCAST) or address == OUR_ADDRESS)
+
+
+def can_serve(address: str, port: int) -> bool:
+    """Whether a server could listen there; port 0 is nobody's."""
+    return port != 0 and can_be_a_peer(address)
+
+
+def added_source(setup: Setup) -> str:
+    """The source address that our device gets besides its own; "" for none: special ones, and those of the peer."""
+    theirs = {PEER_ADDRESS, *(address for address, _ in setup.servers)}
+    return setup.source if setup.source and setup.source not in theirs and can_be_a_peer(setup.source) else ""
