@@ -1,0 +1,33 @@
+"""The file that a page goes to: tried before the run, written after it."""
+
+from __future__ import annotations
+
+import os
+
+from fourtuple.cli.exits import INTERNAL, Failure
+
+
+def check_page_file(path: str) -> None:
+    """Failure, in one line, if the page could not be written there; a file that is there stays as it is."""
+    if path == "-":
+        raise Failure("--html: a page goes to a file, as stdout has the text; say --html page.html")
+    is_new = not os.path.lexists(path)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666))
+        if is_new:
+            os.unlink(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def write_page(path: str, text: str) -> None:
+    """Write it whole."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: str, error: OSError) -> Failure:
+    return Failure(f"--html: cannot write {path}: {error.strerror}", INTERNAL)
