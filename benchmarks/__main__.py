@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import connections, destinations, handshakes, kernel_search, loops, ports
+from benchmarks import connections, destinations, handshakes, kernel_search, live_sockets, loops, ports
 from benchmarks.report import Table, as_json, machine
 
 SECTIONS = {
@@ -14,6 +14,7 @@ SECTIONS = {
     "destinations": destinations.run,
     "connections": connections.run,
     "handshakes": handshakes.run,
+    "live-sockets": live_sockets.run,
 }
 
 

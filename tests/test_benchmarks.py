@@ -30,6 +30,8 @@ def test_every_section_measures_something() -> None:
         "connections",
         "handshakes",
         "handshake targets",
+        "live sockets",
+        "live sockets targets",
     ]
     for table in document["tables"]:
         assert table["rows"]

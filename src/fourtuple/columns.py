@@ -8,10 +8,15 @@ forked child would then write into its parent's engine.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
-from typing import Literal
 
-Code = Literal["B", "b", "H", "I", "Q"]
+TYPE_CHECKING = False  # typing is not imported: it would be a third of what a small program waits for
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Literal
+
+    Code = Literal["B", "b", "H", "I", "Q"]
+else:
+    Code = str
 _ITEM_SIZE: dict[Code, int] = {"B": 1, "b": 1, "H": 2, "I": 4, "Q": 8}
 _PAGE = 4096
 
