@@ -1,8 +1,9 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 cimport cython
 
+from fourtuple.inet.hashinfo cimport InetHashinfo
 from fourtuple.inet.hashtables cimport (
-    InetHashinfo, set_search_range, inet_hash_connect, inet_put_port, inet_sk_port_offset, inet_unhash, search_port)
+    set_search_range, inet_hash_connect, inet_put_port, inet_sk_port_offset, inet_unhash, search_port)
 from fourtuple.inet.portset cimport portset_next_open, portset_test
 from fourtuple.inet.secrets cimport perturb_start
 from fourtuple.inet.siphash cimport siphash_2u64

@@ -14,8 +14,8 @@ import errno
 from time import perf_counter_ns
 
 from fourtuple.columns import allocate_columns
+from fourtuple.inet.hashinfo import InetHashinfo
 from fourtuple.inet.hashtables import (
-    InetHashinfo,
     inet_hash_connect,
     inet_put_port,
     inet_sk_port_offset,

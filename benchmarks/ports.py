@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from benchmarks import loops
 from benchmarks.report import Table, medians, verdict
 from fourtuple.inet.connection_sock import inet_csk_get_port
-from fourtuple.inet.hashtables import InetHashinfo
+from fourtuple.inet.hashinfo import InetHashinfo
 from fourtuple.inet.secrets import BootSecrets
 from fourtuple.inet.sock_table import SockTable
 from fourtuple.sysctl import Sysctls

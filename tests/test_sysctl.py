@@ -24,7 +24,8 @@ def test_each_field_of_the_table_is_an_attribute_and_no_other() -> None:
 
 def test_defaults_read_back_as_the_table_says() -> None:
     sysctls = Sysctls()
-    assert [(r.name, sysctls.get(r.name).split()) for r in SYSCTLS] == [(r.name, r.default.split()) for r in SYSCTLS]
+    here = [row for row in SYSCTLS if row.name not in sysctls.profile.absent_sysctls]
+    assert [(r.name, sysctls.get(r.name).split()) for r in here] == [(r.name, r.default.split()) for r in here]
 
 
 def test_the_range_has_two_fields_and_a_tab_between_them() -> None:
@@ -103,5 +104,5 @@ def test_a_profile_changes_defaults_and_hides_what_its_kernel_lacks() -> None:
 
 def test_profiles_are_found_by_name() -> None:
     assert profile_named("6.18").initial_rto_us == 1_000_000
-    with pytest.raises(ValueError, match=r"there are: 6\.18"):
+    with pytest.raises(ValueError, match=r"there are: 2\.6\.32, 3\.10"):
         profile_named("7")

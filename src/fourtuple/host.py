@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from typing import Any, NamedTuple
 
 from fourtuple.address import parse_ipv4, parse_prefix
-from fourtuple.inet.hashtables import InetHashinfo
+from fourtuple.inet.hashinfo import InetHashinfo
 from fourtuple.ip.devinet import NetDevice
 from fourtuple.ip.fib import Fib
 from fourtuple.ip.fib_table import Metrics

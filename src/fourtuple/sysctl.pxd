@@ -6,6 +6,7 @@ cdef class Sysctls:
     # ports and addresses
     cdef public int port_low
     cdef public int port_high
+    cdef public unsigned int ip_local_port_step_width
     cdef public int unprivileged_port_start
     cdef public tuple reserved_ranges
     cdef public int ip_nonlocal_bind

@@ -33,6 +33,7 @@ class Sysctls:
     # ports and addresses
     port_low: int
     port_high: int
+    ip_local_port_step_width: int
     reserved_ranges: tuple[tuple[int, int], ...]
     unprivileged_port_start: int
     ip_nonlocal_bind: int

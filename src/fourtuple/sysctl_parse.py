@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # The kernel's isspace() before a number; only these three may follow one (proc_wspace_sep).
 _SPACES = " \t\n\v\f\r"
 _SEPARATORS = " \t\n"
+_PORT_START = "net.ipv4.ip_unprivileged_port_start"
 _PAGE = 4095  # a write is cut to PAGE_SIZE - 1
 _NUMBER_CHARS = 20  # proc_get_long refuses what fills its buffer of 22
 
@@ -119,7 +120,9 @@ def _parse_port_range(sysctls: Sysctls, row: Sysctl, text: str) -> int:
     """ipv4_local_port_range: a vector tried on a copy, not inverted, not below ip_unprivileged_port_start (PORT-08)."""
     before = sysctls.port_low, sysctls.port_high
     err = _parse_vector(sysctls, row, text)
-    if err == 0 and (sysctls.port_high < sysctls.port_low or sysctls.port_low < sysctls.unprivileged_port_start):
+    # Any port would do before 4.12 brought ip_unprivileged_port_start.
+    floor = 0 if _PORT_START in sysctls.profile.absent_sysctls else sysctls.unprivileged_port_start
+    if err == 0 and (sysctls.port_high < sysctls.port_low or sysctls.port_low < floor):
         err = -EINVAL
     if err:
         sysctls.port_low, sysctls.port_high = before

@@ -43,6 +43,9 @@ SYSCTLS: tuple[Sysctl, ...] = (
     # ports and addresses
     Sysctl("net.ipv4.ip_local_port_range", "port_low port_high", "port_range", 1, 65535, "32768 60999",
            "Range of local ports for connect() and bind(0).", "ipv4_local_port_range"),
+    Sysctl("net.ipv4.ip_local_port_step_width", "ip_local_port_step_width", "uint", None, UINT_MAX, "0",
+           "Largest random step of connect()'s search, in ports of its pass; 0: neighbour after neighbour.",
+           "proc_douintvec"),
     Sysctl("net.ipv4.ip_local_reserved_ports", "reserved_ranges", "ports", 0, 65535, "",
            "Ports that connect() and bind(0) skip.", "proc_do_large_bitmap"),
     Sysctl("net.ipv4.ip_unprivileged_port_start", "unprivileged_port_start", "port_start", 0, 65535, "1024",

@@ -8,8 +8,8 @@ import pytest
 
 from fourtuple.inet.connection_sock import inet_csk_get_port
 from fourtuple.inet.flags import REUSE, REUSEPORT
+from fourtuple.inet.hashinfo import InetHashinfo
 from fourtuple.inet.hashtables import (
-    InetHashinfo,
     inet_hash,
     inet_hash_connect,
     inet_inherit_port,

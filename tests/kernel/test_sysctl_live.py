@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from fourtuple.kernel_profile import LINUX_6_18
 from fourtuple.sysctl import Sysctls
-from fourtuple.sysctl_table import BY_NAME, SYSCTLS, Sysctl
+from fourtuple.sysctl_table import SYSCTLS as ALL_SYSCTLS
+from fourtuple.sysctl_table import Sysctl
 from tests.kernel.netns import in_namespace, needs_kernel
 
 pytestmark = needs_kernel
+
+SYSCTLS = [row for row in ALL_SYSCTLS if row.name not in LINUX_6_18.absent_sysctls]
+BY_NAME = {row.name: row for row in SYSCTLS}
 
 # Set by whoever configured the machine, not by the kernel.
 MACHINE_CHOICE = {

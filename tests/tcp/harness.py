@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from fourtuple.inet.hashtables import InetHashinfo
+from fourtuple.inet.hashinfo import InetHashinfo
 from fourtuple.inet.secrets import BootSecrets
 from fourtuple.ip.fib import Fib
 from fourtuple.ip.input import ip_rcv, net_run_loopback

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fourtuple import kernel_map as km
 from fourtuple.address import format_ipv4
 from fourtuple.errors import errno_name
+from fourtuple.kernel_profile import PROFILES
 from fourtuple.tcp.states import STATE_NAMES, TCP_SYN_SENT
 from fourtuple.trace import Record
 from fourtuple.wire.text import flag_words
@@ -125,14 +126,18 @@ def _tcp_set_state(r: Record, names: Names) -> Words:
 def _inet_hash_connect(r: Record, names: Names) -> Words:
     if r.b:
         return f"port {r.b}: no search, is its four-tuple free?", "", ""
-    return f"siphash(addresses, dport) = 0x{r.a & 0xFFFFFFFF:08x}", "where to start", ""
+    what = "hash" if PROFILES[names.profile].one_counter else "siphash"
+    return f"{what}(addresses, dport) = 0x{r.a & 0xFFFFFFFF:08x}", "where to start", ""
 
 
 def _inner_hash_connect(r: Record, names: Names) -> Words:
     if r.d == 0:
         return f"port {r.a} and no other", "", ""
-    order = ("odd first" if r.a & 1 else "even first") if r.d == 2 else "step 1"
-    return f"scan {r.a}–{r.b}, {order}", f"from {r.a + r.c}", ""
+    step, stride = r.d & 0xFF, r.d >> 8
+    order = [] if step == 1 else ["odd first" if r.a & 1 else "even first"]
+    if step == 1 or stride:
+        order.append(f"step {stride or step}")
+    return f"scan {r.a}–{r.b}, {', '.join(order)}", f"from {r.a + r.c}", ""
 
 
 def _look_reserved(r: Record, names: Names) -> Words:
@@ -140,7 +145,8 @@ def _look_reserved(r: Record, names: Names) -> Words:
 
 
 def _look_bound(r: Record, names: Names) -> Words:
-    return "a bind() holds it", "for every destination: skip", "warn"
+    holder = "holds" if r.c else "closed"
+    return f"a bind() {holder} it", "for every destination: skip", "warn"
 
 
 def _look_established(r: Record, names: Names) -> Words:
@@ -189,7 +195,8 @@ def _port_found(r: Record, names: Names) -> Words:
     if r.a < 0:
         return "no port is left", error_text(r.a), "bad"
     passed = f"{grouped(r.b)} passed over" if r.b else "at the first look"
-    return f"port {r.a}, {passed}", f"table_perturb +{grouped(r.c)}", "good"
+    moved = "hint" if PROFILES[names.profile].one_counter else "table_perturb"
+    return f"port {r.a}, {passed}", f"{moved} +{grouped(r.c)}", "good"
 
 
 def _secure_seq(r: Record, names: Names) -> Words:

@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from fourtuple.inet.bind cimport BindTable, bucket_join, bucket_next
-from fourtuple.inet.hashtables cimport InetHashinfo, inet_sk_get_local_port_range
+from fourtuple.inet.bind cimport BindTable, bucket_claim, bucket_join, bucket_next
+from fourtuple.inet.hashinfo cimport InetHashinfo, inet_sk_get_local_port_range
 from fourtuple.inet.portset cimport portset_test
 from fourtuple.inet.secrets cimport get_random_u32_below
 from fourtuple.inet.sock_options cimport SockOptions
@@ -39,4 +39,7 @@ cdef uint32_t _search_halves(InetHashinfo h, uint32_t sk, bint relax)
 cdef uint32_t _search_open(InetHashinfo h, uint32_t sk, uint32_t low, uint32_t high, bint relax)
 @cython.locals(port=uint32_t, walked=uint32_t)
 cdef uint32_t _open_pass(InetHashinfo h, uint32_t sk, uint32_t low, uint32_t high, uint32_t remaining, uint32_t offset, bint relax)
+@cython.locals(remaining=uint32_t, first=uint32_t, fewest=uint32_t, i=uint32_t, port=uint32_t)
+cdef uint32_t _search_all(InetHashinfo h, uint32_t sk)
+cdef bint _allows_sharing(InetHashinfo h, uint32_t sk, uint32_t port) except? -1
 cdef bint _port_is_open(InetHashinfo h, uint32_t sk, uint32_t port, bint relax) except? -1

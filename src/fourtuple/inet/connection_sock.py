@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import errno
 
-from fourtuple.inet.bind import FASTREUSEPORT_ANY, FASTREUSEPORT_STRICT, bucket_join, bucket_next
+from fourtuple.inet.bind import FASTREUSEPORT_ANY, FASTREUSEPORT_STRICT, bucket_claim, bucket_join, bucket_next
 from fourtuple.inet.flags import REUSE, REUSEPORT
-from fourtuple.inet.hashtables import InetHashinfo, inet_sk_get_local_port_range
+from fourtuple.inet.hashinfo import InetHashinfo, inet_sk_get_local_port_range
 from fourtuple.inet.portset import RESERVED, portset_test
 from fourtuple.inet.secrets import get_random_u32_below
 from fourtuple.kernel_map import FN_INET_CSK_GET_PORT
@@ -39,6 +39,8 @@ def inet_csk_get_port(h: InetHashinfo, sk: int, snum: int) -> int:
     if port < 0:
         return port
     inet_csk_update_fastreuse(h, sk, port)
+    if h.bind.moved != 0:
+        bucket_claim(h.bind, port, h.sks.saddr[sk])
     if h.sks.num[sk] == 0:
         h.sks.num[sk] = port
         bucket_join(h.bind, port, sk << 1, False)
@@ -102,6 +104,9 @@ def inet_csk_update_fastreuse(h: InetHashinfo, sk: int, port: int) -> None:
 
 def _note_reuseport(h: InetHashinfo, sk: int, port: int, kind: int) -> None:
     bind = h.bind
+    if not bind.has_reuseport:
+        bind.fastreuseport[port] = -1
+        return
     if h.sks.flags[sk] & _REUSEPORT == 0:
         bind.fastreuseport[port] = 0
         return
@@ -143,6 +148,8 @@ def _addresses_meet(one: int, other: int) -> bool:
 
 def _find_open_port(h: InetHashinfo, sk: int) -> int:
     """A port for bind(addr, 0), or 0: odd offsets first, so that even ones are left to connect() (PORT-12)."""
+    if h.bind_step_1:
+        return _search_all(h, sk)
     port = _search_halves(h, sk, False)
     if port == 0 and h.sysctl.ip_autobind_reuse != 0:
         port = _search_halves(h, sk, True)
@@ -185,6 +192,30 @@ def _open_pass(h: InetHashinfo, sk: int, low: int, high: int, remaining: int, of
         walked += 2
         port += 2
     return 0
+
+
+def _search_all(h: InetHashinfo, sk: int) -> int:
+    """Before 4.6: every port from a random one on; if none is open, the one of fewest owners that allow sharing."""
+    inet_sk_get_local_port_range(h, sk)
+    remaining = h.range.high - h.range.low + 1
+    first = get_random_u32_below(h.secrets, remaining)
+    fewest = 0
+    for i in range(remaining):
+        port = h.range.low + (first + i) % remaining
+        if portset_test(h.bind.sets, _RESERVED, port):
+            continue
+        # 2.6.32 takes a port with a bucket only when there is no other.
+        if h.bind.owners[port] == 0:
+            return port
+        if h.bind.has_reuseport and not inet_csk_bind_conflict(h, sk, port, False, True):
+            return port
+        if _allows_sharing(h, sk, port) and (fewest == 0 or h.bind.owners[port] < h.bind.owners[fewest]):
+            fewest = port
+    return fewest if fewest != 0 and not inet_csk_bind_conflict(h, sk, fewest, True, True) else 0
+
+
+def _allows_sharing(h: InetHashinfo, sk: int, port: int) -> bool:
+    return (h.bind.fastreuse[port] > 0 and _may_reuse(h, sk)) or _sk_reuseport_match(h, sk, port)
 
 
 def _port_is_open(h: InetHashinfo, sk: int, port: int, relax: bool) -> bool:

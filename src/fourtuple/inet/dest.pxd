@@ -9,7 +9,8 @@ cdef uint32_t _CURSOR, _RIPE, _TCP_TIME_WAIT, _LOOPBACK_NET, _LOOPBACK_IFINDEX
 
 cdef class DestTable:
     cdef public uint32_t max_rows, used, last, high_water, free_head, reuse_generation
-    cdef public uint32_t tw_reuse, tw_reuse_delay, dense
+    cdef public uint32_t tw_reuse, tw_reuse_delay, dense, tw_seconds
+    cdef public bint fin_wait2_reuse
     cdef public TupleIndex index
     cdef public PortSets sets
     cdef public TimeWaitTable tw

@@ -48,7 +48,7 @@ class DestTable:
     __slots__ = (
         "max_rows", "used", "last", "high_water", "free_head", "index", "sets", "tw", "saddr", "daddr",
         "dport", "dev", "count", "tw_head", "tw_tail", "map_index", "lowest", "highest", "tw_reuse",
-        "tw_reuse_delay", "reuse_generation", "dense",
+        "tw_reuse_delay", "reuse_generation", "dense", "tw_seconds", "fin_wait2_reuse",
     )  # fmt: skip
 
     def __init__(self, max_rows: int, tw: TimeWaitTable, sets: PortSets, secret: int) -> None:
@@ -72,6 +72,8 @@ class DestTable:
         self.highest = columns["highest"]
         self.tw_reuse = 0
         self.tw_reuse_delay = 0
+        self.tw_seconds = 0
+        self.fin_wait2_reuse = False
         self.reuse_generation = 1
         self.dense = DENSE
         group = ColumnGroup(self.saddr, self.daddr, self.dev, self.dport)
@@ -210,7 +212,9 @@ def dest_tw_remove(dests: DestTable, dest: int, tw: int) -> None:
 
 def tw_may_ever_reuse(dests: DestTable, tw: int) -> bool:
     """tcp_twsk_unique without the clock: timestamps seen, not FIN_WAIT2, tcp_tw_reuse 1, or 2 and loopback."""
-    if dests.tw.substate[tw] != _TCP_TIME_WAIT or dests.tw.ts_recent_stamp[tw] == 0 or dests.tw_reuse == 0:
+    if dests.tw.ts_recent_stamp[tw] == 0 or dests.tw_reuse == 0:
+        return False
+    if dests.tw.substate[tw] != _TCP_TIME_WAIT and not dests.fin_wait2_reuse:
         return False
     if dests.tw_reuse == 1:
         return True
@@ -222,9 +226,14 @@ def tw_may_ever_reuse(dests: DestTable, tw: int) -> bool:
 
 
 def tw_is_ripe(dests: DestTable, tw: int, now_ms: int) -> bool:
-    """tcp_tw_reuse_delay has passed since the row was made (6.14: in milliseconds, strictly more)."""
+    """tcp_tw_reuse_delay has passed since the row was made (6.14: in milliseconds, strictly more).
+
+    Before, `tw_seconds` turns of the clock's second have.
+    """
     wide = now_ms
     age = (wide - dests.tw.entry_ms[tw]) & _M32
+    if dests.tw_seconds != 0:
+        return (age + 999 - wide % 1000) // 1000 >= dests.tw_seconds and age <= 0x7FFFFFFF
     delay = dests.tw_reuse_delay
     return delay < age <= 0x7FFFFFFF
 

@@ -32,3 +32,5 @@ BINDADDR_LOCK = 4
 BINDPORT_LOCK = 8
 RCVBUF_LOCK = 2
 SNDBUF_LOCK = 1
+BIND_MOVED = 16  # ours: bound, but its address came later, to where connect() had been before (inet/bind.py)
+TW_BIND_MOVED = 1 << 20  # the same in the flags of a TIME_WAIT, which have no bits of tcp/sock.py

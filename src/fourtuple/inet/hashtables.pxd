@@ -1,65 +1,61 @@
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from fourtuple.inet.bind cimport BindTable, bucket_join, bucket_leave, bucket_replace
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from fourtuple.inet.bind cimport BindTable, bucket_join, bucket_leave, bucket_move
 from fourtuple.inet.dest cimport (
-    DestTable, dest_add, dest_find, dest_get, dest_is_clear_of, dest_new_map, dest_remove, dest_ripen, dest_tw_append,
-    dest_tw_remove, tw_is_ripe, tw_may_ever_reuse)
+    DestTable, dest_add, dest_find, dest_get, dest_is_clear_of, dest_new_map, dest_remove, dest_ripen, tw_is_ripe,
+    tw_may_ever_reuse)
+from fourtuple.inet.hashinfo cimport InetHashinfo, PortRange, inet_sk_get_local_port_range, refresh_sysctls
 from fourtuple.inet.portset cimport (
     PortSets, portset_add, portset_next_open, portset_test)
 from fourtuple.inet.secrets cimport BootSecrets, get_random_u32_below, perturb_start
 from fourtuple.inet.secure_seq cimport secure_ipv4_port_ephemeral
-from fourtuple.inet.sock_options cimport SockOptions
 from fourtuple.inet.sock_table cimport SockTable
-from fourtuple.inet.timewait cimport TimeWaitTable, tw_fifo_remove, tw_free
+from fourtuple.inet.timewait cimport TimeWaitTable
+from fourtuple.inet.timewait_sock cimport inet_twsk_release
 from fourtuple.inet.tuple_index cimport TupleIndex, index_erase, index_first, index_insert, index_next
 from fourtuple.sysctl cimport Sysctls
 from fourtuple.trace cimport Tracer, trace
 
 cdef uint64_t _M32
 cdef int _EADDRNOTAVAIL
-cdef uint32_t _TCP_LISTEN, _TCP_TIME_WAIT, _CONNECT_BIND, _HASHED, _DEAD, _BINDPORT_LOCK, _TW_FLAGS, _PERTURB_MASK, _PATIENCE
+cdef uint32_t _TCP_LISTEN, _CONNECT_BIND, _BIND_MOVED, _HASHED, _PERTURB_MASK, _PATIENCE
 cdef uint32_t _EMPTY, _RESERVED, _SHUT
+cdef int _FROM_NEXT, _FROM_EVEN
+cdef uint64_t _TEN_SECONDS
 
-cdef class PortRange:
-    cdef public int32_t low, high, remaining, step
-    cdef public uint32_t generation, own, unbound, own_map, unbound_map
-    cdef public bint certain
-
-cdef class InetHashinfo:
-    cdef public SockTable sks
-    cdef public TimeWaitTable tw
-    cdef public TupleIndex ehash
-    cdef public PortSets sets
-    cdef public BindTable bind
-    cdef public DestTable dests
-    cdef public Sysctls sysctl
-    cdef public BootSecrets secrets
-    cdef public Tracer tracer
-    cdef public dict listeners
-    cdef public uint32_t tw_recycled
-    cdef public uint32_t last_distance
-    cdef public uint32_t sysctl_generation
-    cdef public PortRange range
-    cdef public tuple reserved_ranges
-
-cpdef int refresh_sysctls(InetHashinfo h) except -1
-@cython.locals(low=int32_t, high=int32_t, own_low=int32_t, own_high=int32_t, local=bint, options=SockOptions)
-cpdef bint inet_sk_get_local_port_range(InetHashinfo h, uint32_t sk) noexcept
 @cython.locals(local=bint, numbers=PortRange)
 cpdef void set_search_range(InetHashinfo h, uint32_t sk) noexcept
 cpdef uint64_t inet_sk_port_offset(InetHashinfo h, uint32_t sk, uint64_t now_us) noexcept nogil
+cdef uint64_t _hash_time(InetHashinfo h, uint64_t now_us) noexcept nogil
 @cython.locals(port_offset=uint64_t)
 cpdef int32_t inet_hash_connect(InetHashinfo h, uint32_t sk, uint64_t now_us) except? -2
 @cython.locals(port=uint32_t, error=int)
 cdef int32_t _connect_bound(InetHashinfo h, uint32_t sk, uint64_t now_us) except? -2
 @cython.locals(numbers=PortRange, index=uint32_t, start=uint32_t, offset=uint32_t, moved=uint32_t, port=int32_t)
 cpdef int32_t _inet_hash_connect(InetHashinfo h, uint32_t sk, uint64_t port_offset, uint64_t now_us) except? -2
+@cython.locals(numbers=PortRange, step=uint32_t)
+cdef int _trace_search(InetHashinfo h, uint32_t sk, uint32_t offset, uint64_t now_us) except -1
+@cython.locals(numbers=PortRange, index=uint32_t, offset=uint32_t, moved=uint32_t, port=int32_t)
+cdef int32_t _inet_hash_connect_variant(InetHashinfo h, uint32_t sk, uint64_t port_offset, uint64_t now_us) except? -2
+@cython.locals(start=uint32_t)
+cdef uint32_t _table_offset(InetHashinfo h, uint64_t port_offset, uint32_t index) noexcept nogil
+@cython.locals(start=uint32_t)
+cdef uint32_t _counter_offset(InetHashinfo h, uint64_t hashed) noexcept nogil
+@cython.locals(wide=uint64_t)
+cdef uint32_t _move_counter(InetHashinfo h) noexcept nogil
+cpdef int _random_stride(InetHashinfo h) except -1
 @cython.locals(step=uint32_t, advance=uint32_t, wide=uint64_t)
 cdef uint32_t _perturb(InetHashinfo h, uint32_t index) noexcept nogil
 @cython.locals(dest=uint32_t)
 cdef void _take(InetHashinfo h, uint32_t sk, uint32_t port) noexcept nogil
 @cython.locals(port=int32_t)
 cpdef int32_t search_port(InetHashinfo h, uint32_t sk, uint32_t offset, uint64_t now_us) noexcept nogil
+@cython.locals(port=int32_t)
+cpdef int32_t search_port_strided(InetHashinfo h, uint32_t sk, uint32_t offset, uint64_t now_us) noexcept nogil
+@cython.locals(port=int32_t, walked=int32_t)
+cdef int32_t _strided_pass(InetHashinfo h, PortRange numbers, uint32_t sk, uint32_t offset, uint64_t now_us) noexcept nogil
+@cython.locals(taken=uint32_t)
+cdef bint _is_passed_over(InetHashinfo h, PortRange numbers, uint32_t port) noexcept nogil
 cdef bint _first_half_is_taken(InetHashinfo h, PortRange numbers) noexcept nogil
 @cython.locals(dev=uint32_t)
 cdef void _look_up_dests(InetHashinfo h, uint32_t sk, uint32_t now_ms) noexcept nogil
@@ -98,14 +94,6 @@ cpdef void inet_inherit_port(InetHashinfo h, uint32_t listener, uint32_t child) 
 cpdef void set_bound_dev(InetHashinfo h, uint32_t sk, uint32_t ifindex) noexcept nogil
 cpdef void inet_bhash2_update_saddr(InetHashinfo h, uint32_t sk, uint32_t saddr) noexcept nogil
 cpdef void inet_bhash2_reset_saddr(InetHashinfo h, uint32_t sk) noexcept nogil
-
-@cython.locals(port=uint32_t, dest=uint32_t)
-cpdef void inet_twsk_hashdance(InetHashinfo h, uint32_t sk, uint32_t tw) noexcept nogil
-cpdef void inet_twsk_kill(InetHashinfo h, uint32_t tw) noexcept nogil
-@cython.locals(dest=uint32_t)
-cdef void _inet_twsk_release(InetHashinfo h, uint32_t tw, uint32_t heir) noexcept nogil
-@cython.locals(dest=uint32_t)
-cpdef void inet_twsk_enter_time_wait(InetHashinfo h, uint32_t tw, uint32_t now_ms) noexcept nogil
 
 @cython.locals(entry=uint32_t, row=uint32_t, bound=uint32_t)
 cpdef uint32_t inet_lookup_established(InetHashinfo h, uint32_t saddr, uint32_t sport, uint32_t daddr, uint32_t hnum, uint32_t dif) noexcept nogil

@@ -6,17 +6,20 @@ run of "not this one" over ports that are `shut` (reserved, or in a bucket that 
 of used ports, and both are bit sets.  inet/scan.py is the same search written as the kernel's loop; a property test
 holds the two equal in port, distance and table_perturb.
 
+The order is that of the Host's KernelProfile.  6.18's has the path to itself; `variant` leads older kernels (one
+counter instead of table_perturb, one pass of step 1) and ip_local_port_step_width (7.1) to
+_inet_hash_connect_variant().
+
 Time comes in as `now_us`.  No packets here.
 """
 
 from __future__ import annotations
 
 import errno
+from math import gcd
 
-from fourtuple.inet.bind import BindTable, bucket_join, bucket_leave, bucket_replace
+from fourtuple.inet.bind import bucket_join, bucket_leave, bucket_move
 from fourtuple.inet.dest import (
-    DENSE,
-    DestTable,
     dest_add,
     dest_find,
     dest_get,
@@ -24,146 +27,47 @@ from fourtuple.inet.dest import (
     dest_new_map,
     dest_remove,
     dest_ripen,
-    dest_tw_append,
-    dest_tw_remove,
     tw_is_ripe,
     tw_may_ever_reuse,
 )
-from fourtuple.inet.flags import BINDPORT_LOCK, CONNECT_BIND, DEAD, HASHED, REUSE, REUSEPORT, TRANSPARENT
-from fourtuple.inet.portset import (
-    EMPTY,
-    RESERVED,
-    SHUT,
-    PortSets,
-    portset_add,
-    portset_next_open,
-    portset_test,
-)
+from fourtuple.inet.flags import BIND_MOVED, CONNECT_BIND, HASHED
+from fourtuple.inet.hashinfo import InetHashinfo, PortRange, inet_sk_get_local_port_range, refresh_sysctls
+from fourtuple.inet.portset import EMPTY, RESERVED, SHUT, portset_add, portset_next_open, portset_test
 from fourtuple.inet.scan import explain_search
-from fourtuple.inet.secrets import BootSecrets, get_random_u32_below, perturb_start
+from fourtuple.inet.secrets import get_random_u32_below, perturb_start
 from fourtuple.inet.secure_seq import secure_ipv4_port_ephemeral
-from fourtuple.inet.sock_options import SockOptions
-from fourtuple.inet.sock_table import SockTable
-from fourtuple.inet.timewait import TimeWaitTable, tw_fifo_remove, tw_free
-from fourtuple.inet.tuple_index import ColumnGroup, TupleIndex, index_erase, index_first, index_insert, index_next
+from fourtuple.inet.timewait_sock import inet_twsk_release
+from fourtuple.inet.tuple_index import index_erase, index_first, index_insert, index_next
 from fourtuple.kernel_map import FN__INET_CHECK_ESTABLISHED, FN__INET_HASH_CONNECT, FN_INET_HASH_CONNECT, FN_PORT_FOUND
-from fourtuple.sysctl import Sysctls
-from fourtuple.trace import Tracer, trace
+from fourtuple.kernel_profile import FROM_EVEN, FROM_NEXT
+from fourtuple.trace import trace
 
 _M32 = 0xFFFFFFFF
 _EADDRNOTAVAIL = errno.EADDRNOTAVAIL
 _TCP_LISTEN = 10
-_TCP_TIME_WAIT = 6
 _CONNECT_BIND = CONNECT_BIND
 _HASHED = HASHED
-_DEAD = DEAD
-_BINDPORT_LOCK = BINDPORT_LOCK
-_TW_FLAGS = REUSE | REUSEPORT | TRANSPARENT | CONNECT_BIND
+_BIND_MOVED = BIND_MOVED
 _PERTURB_MASK = 0xFFFF
 _EMPTY = EMPTY
 _RESERVED = RESERVED
 _SHUT = SHUT
+_FROM_NEXT = FROM_NEXT
+_FROM_EVEN = FROM_EVEN
+_TEN_SECONDS = 10_000_000
 # A search that had to ask the ehash this often builds the destination's map, if that would be at least a third dense.
 _PATIENCE = 64
 
 
-class PortRange:
-    """The numbers of one search: ports low..high-1, `remaining` offsets, `step` 2 (parity passes) or 1.
-
-    `own` is the destination of the socket, `unbound` the same destination without its device (0: nobody is connected
-    there), with their maps.  `certain`: the maps hold every 4-tuple of theirs, so what is not in them need not be
-    looked up.  `generation`: that of the sysctls if the range is the namespace's own, else 0.
-    """
-
-    __slots__ = (
-        "generation", "low", "high", "remaining", "step", "own", "unbound", "own_map", "unbound_map", "certain",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self.low = 0
-        self.high = 0
-        self.remaining = 0
-        self.step = 0
-        self.own = 0
-        self.unbound = 0
-        self.own_map = 0
-        self.unbound_map = 0
-        self.certain = False
-
-
-class InetHashinfo:
-    """The tables of one network namespace (struct inet_hashinfo), and what the search needs beside them."""
-
-    __slots__ = (
-        "sks", "tw", "ehash", "sets", "bind", "dests", "sysctl", "secrets", "tracer", "listeners", "tw_recycled",
-        "last_distance", "sysctl_generation", "range", "reserved_ranges",
-    )  # fmt: skip
-
-    def __init__(self, sks: SockTable, sysctl: Sysctls, secrets: BootSecrets, max_tw: int) -> None:
-        self.sks = sks
-        self.tw = TimeWaitTable(max_tw)
-        self.ehash = TupleIndex(
-            ColumnGroup(sks.saddr, sks.daddr, sks.sport, sks.dport),
-            ColumnGroup(self.tw.saddr, self.tw.daddr, self.tw.num, self.tw.dport),
-            secrets.ehash_secret,
-            max(sks.max_sockets, max_tw),
-        )
-        most = sks.max_sockets + max_tw
-        self.sets = PortSets(most * 4 // DENSE + 64)  # a map has DENSE / 4 connections or more
-        self.bind = BindTable(sks, self.tw, self.sets)
-        self.dests = DestTable(most, self.tw, self.sets, secrets.ehash_secret)
-        self.sysctl = sysctl
-        self.secrets = secrets
-        self.tracer: Tracer | None = None
-        self.listeners: dict[int, list[int]] = {}
-        self.tw_recycled = 0
-        self.last_distance = 0
-        self.range = PortRange()
-        self.reserved_ranges: tuple[tuple[int, int], ...] = ()
-        self.sysctl_generation = sysctl.generation
-        refresh_sysctls(self)
-
-
-def refresh_sysctls(h: InetHashinfo) -> int:
-    """Take over the sysctls that the bit sets depend on."""
-    h.sysctl_generation = h.sysctl.generation
-    h.dests.set_reuse(h.sysctl.tcp_tw_reuse, h.sysctl.tcp_tw_reuse_delay)
-    if h.sysctl.reserved_ranges != h.reserved_ranges:
-        h.reserved_ranges = h.sysctl.reserved_ranges
-        h.bind.reserve(h.reserved_ranges)
-    return 0
-
-
-def inet_sk_get_local_port_range(h: InetHashinfo, sk: int) -> bool:
-    """Fill h.range's low and high (inclusive); true when IP_LOCAL_PORT_RANGE is set on the socket.
-
-    A bound outside the namespace's range is ignored, each on its own (PORT-28).
-    """
-    low = h.sysctl.port_low
-    high = h.sysctl.port_high
-    local = False
-    h.range.generation = 0
-    if h.sks.opts[sk] != 0:
-        options = h.sks.option_sets[h.sks.opts[sk]]
-        own_low = options.port_low
-        own_high = options.port_high
-        local = own_low != 0 or own_high != 0
-        if own_low != 0 and low <= own_low <= high:
-            low = own_low
-        if own_high != 0 and low <= own_high <= high:
-            high = own_high
-    h.range.low = low
-    h.range.high = high
-    return local
-
-
 def set_search_range(h: InetHashinfo, sk: int) -> None:
-    """The search's numbers: two parity passes over an even number of ports, or one pass of step 1 (PORT-05, -27)."""
+    """The search's numbers: two parity passes over an even number of ports, or one pass of step 1 (PORT-05, -27).
+
+    With IP_LOCAL_PORT_RANGE the latter, since 6.8; before 4.6 always.
+    """
     numbers = h.range
     if numbers.generation == h.sysctl.generation and h.sks.opts[sk] == 0:
         return
-    local = inet_sk_get_local_port_range(h, sk)
+    local = (inet_sk_get_local_port_range(h, sk) and h.local_range_step_1) or h.port_order != 0
     numbers.high += 1
     numbers.remaining = numbers.high - numbers.low
     numbers.step = 1 if local else 2
@@ -175,9 +79,16 @@ def set_search_range(h: InetHashinfo, sk: int) -> None:
 
 def inet_sk_port_offset(h: InetHashinfo, sk: int, now_us: int) -> int:
     """Keyed hash of source, destination and destination port, changed every 10 s (PORT-40, -41)."""
+    if h.one_counter:
+        now_us = _hash_time(h, now_us)
     return secure_ipv4_port_ephemeral(
         h.sks.saddr[sk], h.sks.daddr[sk], h.sks.dport[sk], now_us, h.secrets.port_k0, h.secrets.port_k1
     )
+
+
+def _hash_time(h: InetHashinfo, now_us: int) -> int:
+    """The hash changes every 10 s of what it is given; here that is the profile's period, or never."""
+    return now_us // h.rehash_period_us * _TEN_SECONDS if h.rehash_period_us != 0 else 0
 
 
 def inet_hash_connect(h: InetHashinfo, sk: int, now_us: int) -> int:
@@ -208,13 +119,15 @@ def _connect_bound(h: InetHashinfo, sk: int, now_us: int) -> int:
         return error
     _record_identity(h, sk, port)
     if h.tw_recycled != 0:
-        _inet_twsk_release(h, h.tw_recycled, 0)
+        inet_twsk_release(h, h.tw_recycled, 0)
     return port
 
 
 def _inet_hash_connect(h: InetHashinfo, sk: int, port_offset: int, now_us: int) -> int:
     """The search: first the ports of the range's low parity from the hashed start on, then the others."""
     set_search_range(h, sk)
+    if h.variant:
+        return _inet_hash_connect_variant(h, sk, port_offset, now_us)
     numbers = h.range
     index = port_offset & _PERTURB_MASK
     start = ((port_offset >> 32) + perturb_start(h.secrets, index)) & _M32
@@ -222,8 +135,7 @@ def _inet_hash_connect(h: InetHashinfo, sk: int, port_offset: int, now_us: int) 
     if numbers.step == 2:
         offset -= offset & 1
     if h.tracer is not None:
-        trace(h.tracer, FN__INET_HASH_CONNECT, sk, numbers.low, numbers.high - 1, offset, numbers.step)
-        explain_search(h, sk, offset, now_us)
+        _trace_search(h, sk, offset, now_us)
     port = search_port(h, sk, offset, now_us)
     moved = 0
     if port >= 0:
@@ -232,6 +144,75 @@ def _inet_hash_connect(h: InetHashinfo, sk: int, port_offset: int, now_us: int) 
     if h.tracer is not None:
         trace(h.tracer, FN_PORT_FOUND, sk, port, h.last_distance // numbers.step, moved)
     return port
+
+
+def _trace_search(h: InetHashinfo, sk: int, offset: int, now_us: int) -> int:
+    numbers = h.range
+    if h.tracer is not None:
+        step = numbers.step | numbers.stride << 8
+        trace(h.tracer, FN__INET_HASH_CONNECT, sk, numbers.low, numbers.high - 1, offset, step)
+        explain_search(h, sk, offset, now_us)
+    return 0
+
+
+def _inet_hash_connect_variant(h: InetHashinfo, sk: int, port_offset: int, now_us: int) -> int:
+    """The search of kernels before 5.12, and that of ip_local_port_step_width; the range is set."""
+    index = port_offset & _PERTURB_MASK
+    numbers = h.range
+    offset = _counter_offset(h, port_offset >> 32) if h.one_counter else _table_offset(h, port_offset, index)
+    if numbers.step == 2:
+        offset = offset >> 1 << 1
+    numbers.stride = _random_stride(h) if h.step_width != 0 and numbers.remaining > 1 else 0
+    if h.tracer is not None:
+        _trace_search(h, sk, offset, now_us)
+    if numbers.stride != 0:
+        port = search_port_strided(h, sk, offset, now_us)
+    else:
+        port = search_port(h, sk, offset, now_us)
+    moved = 0
+    if port >= 0:
+        moved = _move_counter(h) if h.one_counter else _perturb(h, index)
+        _take(h, sk, port)
+    if h.tracer is not None:
+        trace(h.tracer, FN_PORT_FOUND, sk, port, h.last_distance // numbers.step, moved)
+    return port
+
+
+def _table_offset(h: InetHashinfo, port_offset: int, index: int) -> int:
+    start = ((port_offset >> 32) + perturb_start(h.secrets, index)) & _M32
+    return start % h.range.remaining
+
+
+def _counter_offset(h: InetHashinfo, hashed: int) -> int:
+    """Where a scan before 5.12 starts: the hash and one counter for the whole machine."""
+    start = (hashed + h.secrets.connect_hint) & _M32
+    if h.port_order == _FROM_NEXT:
+        start = (start + 1) & _M32
+    elif h.port_order == _FROM_EVEN:
+        start -= start & 1
+    return start % h.range.remaining
+
+
+def _move_counter(h: InetHashinfo) -> int:
+    """A success moves the counter past the ports walked; by an even number since 4.2."""
+    wide = h.last_distance
+    if h.port_order == _FROM_NEXT:
+        wide += 1
+    else:
+        wide += 2
+        wide -= wide & 1
+    h.secrets.connect_hint = (h.secrets.connect_hint + wide) & _M32
+    return wide
+
+
+def _random_stride(h: InetHashinfo) -> int:
+    """ip_local_port_step_width: a random step up to it, coprime with the candidates of a pass (RFC 6056, 3.3.5)."""
+    candidates = h.range.remaining // h.range.step
+    most = h.step_width if h.step_width < candidates else candidates
+    stride = get_random_u32_below(h.secrets, most) + 1
+    while stride <= most and gcd(stride, candidates) != 1:
+        stride += 1
+    return (stride if stride <= most else 1) * h.range.step
 
 
 def _perturb(h: InetHashinfo, index: int) -> int:
@@ -256,7 +237,7 @@ def _take(h: InetHashinfo, sk: int, port: int) -> None:
     h.sks.dest[sk] = dest
     dest_add(h.dests, dest, port)
     if h.tw_recycled != 0:
-        _inet_twsk_release(h, h.tw_recycled, dest)
+        inet_twsk_release(h, h.tw_recycled, dest)
     if h.dests.count[dest] >= h.dests.dense and h.dests.map_index[dest] == 0:
         build_map(h, dest)
 
@@ -276,6 +257,34 @@ def search_port(h: InetHashinfo, sk: int, offset: int, now_us: int) -> int:
     if port < 0 and h.range.remaining > 1:
         port = _pass_of_parity(h, h.range, sk, offset + 1, now_us)
     return port
+
+
+def search_port_strided(h: InetHashinfo, sk: int, offset: int, now_us: int) -> int:
+    """The same with a stride: port by port, as neighbours in the order are no neighbours in a bit set."""
+    _look_up_dests(h, sk, (now_us // 1000) & _M32)
+    port = _strided_pass(h, h.range, sk, offset, now_us)
+    if port < 0 and h.range.step == 2:
+        port = _strided_pass(h, h.range, sk, offset + 1, now_us)
+    return port
+
+
+def _strided_pass(h: InetHashinfo, numbers: PortRange, sk: int, offset: int, now_us: int) -> int:
+    port = numbers.low + offset
+    walked = 0
+    while walked < numbers.remaining:
+        if port >= numbers.high:
+            port -= numbers.remaining
+        if not _is_passed_over(h, numbers, port) and _may_have(h, sk, port, now_us):
+            h.last_distance = walked
+            return port
+        walked += numbers.step
+        port += numbers.stride
+    return -_EADDRNOTAVAIL
+
+
+def _is_passed_over(h: InetHashinfo, numbers: PortRange, port: int) -> bool:
+    taken = portset_test(h.sets, _SHUT, port) | portset_test(h.sets, numbers.own_map, port)
+    return (taken | portset_test(h.sets, numbers.unbound_map, port)) != 0
 
 
 def _first_half_is_taken(h: InetHashinfo, numbers: PortRange) -> bool:
@@ -298,6 +307,8 @@ def _look_up_dests(h: InetHashinfo, sk: int, now_ms: int) -> None:
         h.range.unbound_map = h.dests.map_index[h.range.unbound]
         if not _map_is_certain(h, h.range.unbound, now_ms):
             h.range.certain = False
+    if h.bind.moved != 0:
+        h.range.certain = False  # their ports may be open, and their 4-tuples are in no map
 
 
 def _map_is_certain(h: InetHashinfo, dest: int, now_ms: int) -> bool:
@@ -337,7 +348,7 @@ def _pass_of_parity(h: InetHashinfo, numbers: PortRange, sk: int, offset: int, n
 
 
 def _pass_of_all(h: InetHashinfo, numbers: PortRange, sk: int, offset: int, now_us: int) -> int:
-    """The one pass of IP_LOCAL_PORT_RANGE: both parities, step 1."""
+    """The one pass of IP_LOCAL_PORT_RANGE, and of kernels before 4.6: both parities, step 1."""
     first = numbers.low + offset
     port = _nearest_free(h, sk, first, numbers.high - 1, now_us)
     if port >= 0:
@@ -400,7 +411,7 @@ def _may_have(h: InetHashinfo, sk: int, port: int, now_us: int) -> bool:
     """A port without a bucket is free as it is; in a bucket the 4-tuple decides."""
     if h.bind.owners[port] == 0 or h.range.certain:
         return True
-    if h.range.unbound == 0 and dest_is_clear_of(h.dests, h.range.own, port):
+    if h.range.unbound == 0 and h.bind.moved == 0 and dest_is_clear_of(h.dests, h.range.own, port):
         return True
     return _inet_check_established(h, sk, port, True, now_us) == 0
 
@@ -526,6 +537,7 @@ def inet_put_port(h: InetHashinfo, sk: int) -> None:
     bucket_leave(h.bind, port, sk << 1, h.sks.flags[sk] & _CONNECT_BIND != 0)
     h.sks.num[sk] = 0
     h.sks.flags[sk] &= ~_CONNECT_BIND & _M32
+    h.sks.userlocks[sk] &= ~_BIND_MOVED & 0xFF
 
 
 def inet_inherit_port(h: InetHashinfo, listener: int, child: int) -> None:
@@ -547,78 +559,15 @@ def set_bound_dev(h: InetHashinfo, sk: int, ifindex: int) -> None:
 
 
 def inet_bhash2_update_saddr(h: InetHashinfo, sk: int, saddr: int) -> None:
-    """The local address of a bound socket changes; owners are found by address in the list, so nothing moves."""
+    """The local address of a socket changes; owners are found by address in the list, so nothing moves there."""
+    if h.sks.num[sk] != 0 and h.bind.heals:
+        bucket_move(h.bind, sk, saddr)
     h.sks.saddr[sk] = saddr
 
 
 def inet_bhash2_reset_saddr(h: InetHashinfo, sk: int) -> None:
     """The automatic source address is forgotten (SRC-05)."""
-    h.sks.saddr[sk] = 0
-
-
-# -- TIME_WAIT
-
-
-def inet_twsk_hashdance(h: InetHashinfo, sk: int, tw: int) -> None:
-    """TIME_WAIT row tw takes the place of sk in ehash, bucket and destination; sk is in none of them afterwards.
-
-    But a socket with a descriptor keeps a port that bind() locked: then both are in the bucket.
-    """
-    port = h.sks.num[sk]
-    dest = h.sks.dest[sk]
-    h.tw.saddr[tw] = h.sks.saddr[sk]
-    h.tw.daddr[tw] = h.sks.daddr[sk]
-    h.tw.num[tw] = port
-    h.tw.dport[tw] = h.sks.dport[sk]
-    h.tw.bound_dev[tw] = h.sks.bound_dev[sk]
-    h.tw.opts[tw] = h.sks.opts[sk]
-    h.tw.flags[tw] = h.sks.flags[sk] & _TW_FLAGS
-    h.tw.dest[tw] = dest
-    if h.sks.userlocks[sk] & _BINDPORT_LOCK and not h.sks.flags[sk] & _DEAD:
-        bucket_join(h.bind, port, tw << 1 | 1, False)
-    else:
-        bucket_replace(h.bind, port, sk << 1, tw << 1 | 1)
-        h.sks.num[sk] = 0
-    index_erase(h.ehash, sk << 1)
-    index_insert(h.ehash, tw << 1 | 1)
-    if dest != 0:
-        dest_tw_append(h.dests, dest, tw)
-    h.sks.dest[sk] = 0
-    h.sks.flags[sk] &= ~(_HASHED | _CONNECT_BIND) & _M32
-
-
-def inet_twsk_kill(h: InetHashinfo, tw: int) -> None:
-    """The row ends: out of everything, and free.  Its wheel node, if any, is the caller's."""
-    index_erase(h.ehash, tw << 1 | 1)
-    _inet_twsk_release(h, tw, 0)
-
-
-def _inet_twsk_release(h: InetHashinfo, tw: int, heir: int) -> None:
-    """What is left of a row that is out of the ehash: bucket, destination, FIFO, the row.
-
-    `heir`: destination of the socket whose search took the 4-tuple over.  If it is the same one, its map has the port
-    again, for the new socket, and only the count goes down.
-    """
-    bucket_leave(h.bind, h.tw.num[tw], tw << 1 | 1, h.tw.flags[tw] & _CONNECT_BIND != 0)
-    dest = h.tw.dest[tw]
-    if dest != 0:
-        dest_tw_remove(h.dests, dest, tw)
-        if dest == heir:
-            h.dests.count[dest] -= 1
-        else:
-            dest_remove(h.dests, dest, h.tw.num[tw])
-    tw_fifo_remove(h.tw, tw)
-    tw_free(h.tw, tw)
-
-
-def inet_twsk_enter_time_wait(h: InetHashinfo, tw: int, now_ms: int) -> None:
-    """FIN_WAIT2 -> TIME_WAIT: from now on the row counts as newly made for tcp_tw_reuse_delay."""
-    h.tw.substate[tw] = _TCP_TIME_WAIT
-    h.tw.entry_ms[tw] = now_ms
-    dest = h.tw.dest[tw]
-    if dest != 0:
-        dest_tw_remove(h.dests, dest, tw)
-        dest_tw_append(h.dests, dest, tw)
+    inet_bhash2_update_saddr(h, sk, 0)
 
 
 # -- lookup
@@ -658,8 +607,3 @@ def _compute_score(h: InetHashinfo, sk: int, daddr: int, dif: int) -> int:
 def port_is_reserved(h: InetHashinfo, port: int) -> bool:
     """inet_is_local_reserved_port."""
     return portset_test(h.sets, _RESERVED, port) != 0
-
-
-def sock_options(h: InetHashinfo, sk: int) -> SockOptions:
-    """The option set of a socket."""
-    return h.sks.option_sets[h.sks.opts[sk]]

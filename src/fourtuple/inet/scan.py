@@ -27,7 +27,7 @@ from fourtuple.kernel_map import (
 from fourtuple.trace import trace
 
 if TYPE_CHECKING:
-    from fourtuple.inet.hashtables import InetHashinfo
+    from fourtuple.inet.hashinfo import InetHashinfo
 
 _M32 = 0xFFFFFFFF
 _GOOD = (LOOK_FREE, LOOK_JOINED, LOOK_TW_REUSED)
@@ -48,6 +48,7 @@ def scan_ports(h: InetHashinfo, sk: int, offset: int, now_us: int, visit: Visit 
 
 def _scan_pass(h: InetHashinfo, sk: int, offset: int, now_us: int, visit: Visit | None) -> tuple[int, int] | None:
     numbers = h.range
+    stride = numbers.stride or numbers.step
     port = numbers.low + offset
     for distance in range(0, numbers.remaining, numbers.step):
         if port >= numbers.high:
@@ -57,7 +58,7 @@ def _scan_pass(h: InetHashinfo, sk: int, offset: int, now_us: int, visit: Visit 
             visit(port, verdict, detail)
         if verdict in _GOOD:
             return port, distance
-        port += numbers.step
+        port += stride
     return None
 
 

@@ -7,7 +7,7 @@ cdef uint64_t _M32
 cdef class BootSecrets:
     cdef public uint64_t port_k0, port_k1, seq_k0, seq_k1, random_k0, random_k1, random_counter, random_bytes
     cdef public uint32_t random_left
-    cdef public uint32_t ehash_secret
+    cdef public uint32_t ehash_secret, connect_hint
     cdef public uint32_t[::1] table_perturb
 
 cpdef uint64_t get_random_u64(BootSecrets secrets) noexcept nogil

@@ -22,7 +22,7 @@ class BootSecrets:
 
     __slots__ = (
         "port_k0", "port_k1", "seq_k0", "seq_k1", "random_k0", "random_k1", "random_counter", "random_bytes",
-        "random_left", "ehash_secret", "table_perturb",
+        "random_left", "ehash_secret", "table_perturb", "connect_hint",
     )  # fmt: skip
 
     def __init__(self, seed: int) -> None:
@@ -38,6 +38,7 @@ class BootSecrets:
         self.random_counter = 0
         self.random_bytes = 0
         self.random_left = 0
+        self.connect_hint = 0  # before 5.12 one counter stands where table_perturb does now
         self.table_perturb = allocate_columns((("perturb", "I"),), TABLE_PERTURB_SIZE)["perturb"]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fourtuple.inet.siphash import siphash_3u32, siphash_4u32
 
-EPHEMERAL_EPOCH_US = 10_000_000  # secure_seq.c EPHEMERAL_PORT_SHUFFLE_PERIOD, since 5.18; earlier kernels never re-hash
+EPHEMERAL_EPOCH_US = 10_000_000  # secure_seq.c EPHEMERAL_PORT_SHUFFLE_PERIOD; for older kernels the caller scales time
 
 _EPOCH_US = EPHEMERAL_EPOCH_US
 _M32 = 0xFFFFFFFF
@@ -22,6 +22,11 @@ def secure_ipv4_port_ephemeral(saddr: int, daddr: int, dport: int, now_us: int, 
 def secure_tcp_seq_and_ts_off(saddr: int, daddr: int, sport: int, dport: int, k0: int, k1: int) -> int:
     """One hash of the 4-tuple: low 32 bits the base of the ISN, high 32 bits the timestamp offset (SYN-19)."""
     return siphash_3u32(saddr, daddr, sport << 16 | dport, k0, k1)
+
+
+def secure_tcp_ts_off(saddr: int, daddr: int, k0: int, k1: int) -> int:
+    """Timestamp offset of a pair of addresses: what all their connections share where it is not of the 4-tuple."""
+    return siphash_3u32(daddr, saddr, 0, k0, k1) & _M32
 
 
 def seq_scale(base: int, now_us: int) -> int:

@@ -4,7 +4,7 @@ Lives here: every option at SOL_SOCKET, IPPROTO_IP and IPPROTO_TCP that a client
 option does (the readers of inet/flags.py and inet/sock_options.py do it), the values that TCP_INFO holds (tcp/).
 
 Rules
-1. An option is one line of a table: how it is set, how it is read.  None: ENOPROTOOPT.
+1. An option is one line of a table: how it is set, how it is read.  None, or not in the Host's kernel: ENOPROTOOPT.
 2. A value lives in the `flags` column (one bit), in the interned SockOptions (numbers), or, when nothing here reads it,
    in `Socket.kept_options`.
 3. Bounds and answers were compared with 6.18.44, value by value (tests/kernel/test_options_live.py).  The kernel keeps
@@ -47,7 +47,7 @@ def do_setsockopt(task: Task, sock: Socket, level: int, name: int, value: bytes)
             return -errno.EINVAL
         value = _widened(name, value)
     option = OPTIONS[level].get(name)
-    if option is None or option.set is None:
+    if option is None or option.set is None or (level, name) in task.net.sysctl.profile.absent_options:
         return -errno.ENOPROTOOPT
     return option.set(task, sock, value)
 
@@ -65,7 +65,7 @@ def do_getsockopt(task: Task, sock: Socket, level: int, name: int, size: int) ->
     if size < 0:
         return -errno.EINVAL
     option = OPTIONS.get(level, {}).get(name)
-    if option is None or option.get is None:
+    if option is None or option.get is None or (level, name) in task.net.sysctl.profile.absent_options:
         return -errno.ENOPROTOOPT if level in OPTIONS else -errno.EOPNOTSUPP
     value = option.get(task, sock, size)
     if isinstance(value, int):

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from fourtuple.errors import Report, make_error
-from fourtuple.inet.hashtables import inet_sk_get_local_port_range
+from fourtuple.inet.hashinfo import inet_sk_get_local_port_range
 from fourtuple.kernel_map import FN_CONNECT_RETURNS, FN_SOCKFD_LOOKUP, FN_SYS_BIND, FN_SYS_CONNECT
 from fourtuple.sock.af_inet import (
     AF_INET,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 TCP_MSS_DEFAULT = 536  # RFC 9293, 3.7.1
-TCP_TIMEOUT_INIT = 1_000_000  # RFC 6298, 2.1 (us); 3 s before Linux 3.1
 TCP_TIMEOUT_FALLBACK = 3_000_000  # RFC 6298, 5.7 (us)
 TCP_TIMEOUT_MIN = 2_000  # two ticks of 1 ms (us)
 TCP_RTO_MIN = 200_000  # the base of the models of tcp_retries1 and tcp_retries2 (us)
-TCP_INIT_CWND = 10  # RFC 6928
 TCP_INFINITE_SSTHRESH = 0x7FFFFFFF
 TCP_TIMEWAIT_LEN = 60_000_000  # 60 s, not configurable (us)
 TCP_ATO_MIN = 40  # HZ / 25 (ms)

@@ -7,7 +7,7 @@ import struct
 
 from fourtuple.inet.flags import DONE
 from fourtuple.tcp.cong.reno import tcp_ssthresh
-from fourtuple.tcp.constants import TCP_INIT_CWND, TCP_MSS_DEFAULT
+from fourtuple.tcp.constants import TCP_MSS_DEFAULT
 from fourtuple.tcp.net import Net, cold_of, tcp_jiffies
 from fourtuple.tcp.output_data import tcp_packets_out
 from fourtuple.tcp.sendmsg import sk_sndbuf, sk_wmem_queued
@@ -140,8 +140,8 @@ def _rcv_mss(net: Net, sk: int) -> int:
 
 
 def _rcv_space(net: Net, sk: int) -> int:
-    """rcvq_space.space: ten segments to begin with (tcp_init_buffer_space)."""
+    """rcvq_space.space: as many segments as a first flight has (tcp_init_buffer_space)."""
     sks = net.sks
     if sks.rcvq_space[sk] or sks.sk_state[sk] in (TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT):
         return sks.rcvq_space[sk]
-    return min(sks.rcv_ssthresh[sk], sks.rcv_wnd[sk], TCP_INIT_CWND * sks.advmss[sk])
+    return min(sks.rcv_ssthresh[sk], sks.rcv_wnd[sk], net.init_cwnd * sks.advmss[sk])

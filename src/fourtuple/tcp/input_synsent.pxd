@@ -25,7 +25,7 @@ cdef uint32_t TCP_ESTABLISHED, TCP_SYN_RECV
 cdef int FN_TCP_RCV_SYNSENT_STATE_PROCESS, FN_TCP_FINISH_CONNECT
 cdef uint64_t TCP_TIMEOUT_MIN, _DELACK_MAX_US, TCP_TIMEOUT_FALLBACK
 cdef int EV_STATE, EV_OUT
-cdef int RCV_DONE, RCV_RESET, TCP_INIT_CWND
+cdef int RCV_DONE, RCV_RESET
 
 
 @cython.locals(sks=TcpSockTable, th=TcpHeader, ack=uint32_t, distance=uint32_t, echo=uint32_t)

@@ -14,7 +14,6 @@ from fourtuple.tcp.constants import (
     EV_STATE,
     RCV_DONE,
     RCV_RESET,
-    TCP_INIT_CWND,
     TCP_MAX_QUICKACKS,
     TCP_TIMEOUT_FALLBACK,
     TCP_TIMEOUT_MIN,
@@ -244,7 +243,7 @@ def tcp_init_transfer(net: Net, sk: int) -> None:
     elif rt is not None and rt.initcwnd:
         sks.snd_cwnd[sk] = rt.initcwnd
     else:
-        sks.snd_cwnd[sk] = TCP_INIT_CWND
+        sks.snd_cwnd[sk] = net.init_cwnd
     tcp_init_buffer_space(net, sk)
 
 

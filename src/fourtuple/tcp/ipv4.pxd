@@ -15,7 +15,7 @@ from fourtuple.ip.txqueue cimport TxQueue
 from fourtuple.tcp.input cimport tcp_rcv_established, tcp_rcv_state_process
 from fourtuple.tcp.minisocks cimport inet_twsk_deschedule, tcp_timewait_state_process, tcp_v4_timewait_ack
 from fourtuple.tcp.net cimport Net, net_event
-from fourtuple.tcp.output cimport sk_dst, sk_route, tcp_connect, tcp_sync_mss
+from fourtuple.tcp.output cimport sk_dst, sk_route, tcp_connect, tcp_sync_mss, tcp_ts_off
 from fourtuple.tcp.sock cimport TcpSockTable
 from fourtuple.tcp.tcp cimport tcp_done_with_error, tcp_set_state
 from fourtuple.trace cimport trace

@@ -56,7 +56,7 @@ from fourtuple.tcp.net import (
     cold_get,
     net_event,
 )
-from fourtuple.tcp.output import sk_dst, sk_route, tcp_connect, tcp_connect_init, tcp_sync_mss
+from fourtuple.tcp.output import sk_dst, sk_route, tcp_connect, tcp_connect_init, tcp_sync_mss, tcp_ts_off
 from fourtuple.tcp.recovery import tcp_simple_retransmit
 from fourtuple.tcp.states import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT
 from fourtuple.tcp.tcp import tcp_done_with_error, tcp_set_state
@@ -167,7 +167,7 @@ def _choose_sequence(net: Net, sk: int) -> None:
     )
     if sks.write_seq[sk] == 0:
         sks.write_seq[sk] = seq_scale(wide & _M32, net.now_us)
-    sks.ts_offset[sk] = wide >> 32 if net.sysctl.tcp_timestamps == 1 else 0
+    sks.ts_offset[sk] = tcp_ts_off(net, sks.saddr[sk], sks.daddr[sk], wide >> 32)
     if net.tracer is not None:
         trace(net.tracer, FN_SECURE_TCP_SEQ_AND_TS_OFF, sk, sks.write_seq[sk], sks.ts_offset[sk])
 

@@ -29,7 +29,6 @@ from fourtuple.tcp.constants import (
     RCV_DONE,
     RCV_RESET,
     TCP_MSS_DEFAULT,
-    TCP_TIMEOUT_INIT,
     TIMER_REQSK,
 )
 from fourtuple.tcp.input import tcp_rcv_state_process
@@ -47,6 +46,7 @@ from fourtuple.tcp.output import (
     tcp_initialize_rcv_mss,
     tcp_rto_max,
     tcp_sync_mss,
+    tcp_ts_off,
 )
 from fourtuple.tcp.sock import ECN_OK, SACK_OK, TS_OK, WSCALE_OK
 from fourtuple.tcp.states import TCP_CLOSE, TCP_LISTEN, TCP_SYN_RECV
@@ -151,7 +151,7 @@ def inet_csk_listen_start(net: Net, sk: int, backlog: int) -> int:
     error = inet_csk_get_port(net.h, sk, net.sks.num[sk])
     if error < 0:
         cold.listener = None
-        tcp_set_state(net, sk, TCP_CLOSE)
+        net.sks.sk_state[sk] = TCP_CLOSE  # inet_sk_set_state alone: a port from bind(addr, 0) stays the socket's
         return error
     net.sks.sport[sk] = net.sks.num[sk]
     inet_hash(net.h, sk)
@@ -215,7 +215,7 @@ def tcp_conn_request(net: Net, listener: Listener) -> None:
     listener.requests[req.key] = req
     net.requests[req.serial] = req
     tcp_v4_send_synack(net, req)
-    req.node = wheel_arm(net.wheel, net.now_us + TCP_TIMEOUT_INIT, req.serial, TIMER_REQSK)
+    req.node = wheel_arm(net.wheel, net.now_us + net.initial_rto, req.serial, TIMER_REQSK)
 
 
 def _openreq_init(net: Net, req: RequestSock, route: Route) -> None:
@@ -224,7 +224,7 @@ def _openreq_init(net: Net, req: RequestSock, route: Route) -> None:
     rt = route.rt
     wide = secure_tcp_seq_and_ts_off(req.saddr, req.daddr, req.sport, req.dport, net.secrets.seq_k0, net.secrets.seq_k1)
     req.snt_isn = seq_scale(wide & _M32, net.now_us)
-    req.ts_off = wide >> 32 if net.sysctl.tcp_timestamps == 1 else 0
+    req.ts_off = tcp_ts_off(net, req.saddr, req.daddr, wide >> 32)
     req.dst = rt.index
     opts = sks.option_sets[sks.opts[sk]]
     mss = dst_metric_advmss(rt, net.sysctl.min_adv_mss)
@@ -286,7 +286,7 @@ def reqsk_timer_handler(net: Net, serial: int) -> None:
         return
     req.num_timeout += 1
     _retransmit_synack(net, req)
-    delay = min(TCP_TIMEOUT_INIT << req.num_timeout, tcp_rto_max(net, req.listener))
+    delay = min(net.initial_rto << req.num_timeout, tcp_rto_max(net, req.listener))
     req.node = wheel_arm(net.wheel, net.now_us + delay, serial, TIMER_REQSK)
 
 

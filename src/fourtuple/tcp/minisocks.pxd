@@ -1,8 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fourtuple.inet.bind cimport bucket_join
-from fourtuple.inet.hashtables cimport inet_twsk_enter_time_wait, inet_twsk_hashdance, inet_twsk_kill
+from fourtuple.inet.timewait_sock cimport inet_twsk_enter_time_wait, inet_twsk_hashdance, inet_twsk_kill
 from fourtuple.inet.timewait cimport TimeWaitTable, tw_alloc, tw_fifo_append, tw_fifo_remove
 from fourtuple.ip.output cimport ip_build, ip_local_out, ip_queue_of
 from fourtuple.ip.route cimport Rtable
@@ -16,7 +15,7 @@ from fourtuple.wire.seq cimport after, before
 from fourtuple.wire.tcp cimport TcpHeader, clear_options
 from fourtuple.tcp.window cimport tcp_receive_window
 
-cdef uint32_t _M32, _BINDPORT_LOCK, DEAD
+cdef uint32_t _M32
 cdef uint32_t TCP_FIN_WAIT2, TCP_TIME_WAIT
 cdef uint32_t ACK, FIN, RST, SYN
 cdef uint64_t TCP_TIMEWAIT_LEN
@@ -25,7 +24,7 @@ cdef int FN_TCP_TIME_WAIT, FN_TCP_TIMEWAIT_STATE_PROCESS
 
 @cython.locals(opts_linger=int64_t, least=int64_t, timeout=int64_t)
 cpdef int64_t tcp_fin_time_us(Net net, uint32_t sk)
-@cython.locals(table=TimeWaitTable, sks=TcpSockTable, row=int64_t, tw=uint32_t, port=uint32_t, rto=uint64_t)
+@cython.locals(table=TimeWaitTable, sks=TcpSockTable, row=int64_t, tw=uint32_t, rto=uint64_t)
 cpdef void tcp_time_wait(Net net, uint32_t sk, uint32_t state, uint64_t timeout_us)
 cpdef void inet_twsk_schedule(Net net, uint32_t tw, uint64_t delay_us)
 cpdef void inet_twsk_deschedule(Net net, uint32_t tw)

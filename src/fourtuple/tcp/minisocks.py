@@ -5,10 +5,8 @@ Not here: requests of a listener (listen.py), reuse by connect() (inet/hashtable
 
 from __future__ import annotations
 
-from fourtuple.inet.bind import bucket_join
-from fourtuple.inet.flags import DEAD
-from fourtuple.inet.hashtables import inet_twsk_enter_time_wait, inet_twsk_hashdance, inet_twsk_kill
 from fourtuple.inet.timewait import tw_alloc, tw_fifo_append, tw_fifo_remove
+from fourtuple.inet.timewait_sock import inet_twsk_enter_time_wait, inet_twsk_hashdance, inet_twsk_kill
 from fourtuple.ip.output import ip_build, ip_local_out, ip_queue_of
 from fourtuple.kernel_map import FN_TCP_TIME_WAIT, FN_TCP_TIMEWAIT_STATE_PROCESS
 from fourtuple.tcp.constants import (
@@ -34,7 +32,6 @@ from fourtuple.wire.seq import after, before
 from fourtuple.wire.tcp import ACK, FIN, RST, SYN, clear_options
 
 _M32 = 0xFFFFFFFF
-_BINDPORT_LOCK = 8
 _OOW = 1 << 32  # oow_stamps: keys of TIME_WAIT rows
 
 
@@ -74,12 +71,7 @@ def tcp_time_wait(net: Net, sk: int, state: int, timeout_us: int) -> None:
     table.rcv_wscale[tw] = sks.wscales[sk] & 15
     rto = sks.rto[sk]
     rto = rto * 7 // 2
-    port = sks.num[sk]
     inet_twsk_hashdance(net.h, sk, tw)
-    if sks.userlocks[sk] & _BINDPORT_LOCK and not sks.flags[sk] & DEAD:
-        # A descriptor still refers to the socket, and it was bound: it owns the port beside the row.
-        sks.num[sk] = port
-        bucket_join(net.h.bind, port, sk << 1, False)
     if state == TCP_TIME_WAIT:
         timeout_us = TCP_TIMEWAIT_LEN
     elif timeout_us < rto:
@@ -130,6 +122,8 @@ def tcp_timewait_state_process(net: Net, tw: int) -> int:
     seq = th.seq
     rcv_nxt = table.rcv_nxt[tw]
     end_seq = (seq + th.payload_len + (th.flags & FIN) + (th.flags >> 1 & 1)) & _M32
+    if not net.sysctl.tcp_timestamps:
+        th.has_ts = 0  # what was negotiated is not known any more (tcp_parse_options without `estab`)
     paws = _paws_reject(net, tw)
     if net.tracer is not None:
         trace(net.tracer, FN_TCP_TIMEWAIT_STATE_PROCESS, tw, table.substate[tw], th.flags, seq, paws)
@@ -202,7 +196,8 @@ def _fin_wait2(net: Net, tw: int, end_seq: int, paws: bool) -> int:
     table.rcv_nxt[tw] = end_seq
     _store_ts(net, tw)
     inet_twsk_stop(net, tw)
-    inet_twsk_enter_time_wait(net.h, tw, tcp_jiffies(net))
+    # A FIN without a timestamp leaves the row as old as it was (tcp_minisocks.c, 6.14).
+    inet_twsk_enter_time_wait(net.h, tw, tcp_jiffies(net) if th.has_ts else table.entry_ms[tw])
     inet_twsk_schedule(net, tw, TCP_TIMEWAIT_LEN)
     return TW_ACK
 

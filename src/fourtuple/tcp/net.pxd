@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fourtuple.inet.hashtables cimport InetHashinfo
+from fourtuple.inet.hashinfo cimport InetHashinfo
 from fourtuple.ip.netns cimport IpNet
 from fourtuple.tcp.sock cimport TcpSockTable
 from fourtuple.wheel cimport TimerWheel, wheel_arm, wheel_cancel, wheel_due_of
@@ -57,6 +57,11 @@ cdef class Net(IpNet):
     cdef public int challenge_count
     cdef public uint32_t challenge_stamp
     cdef public dict oow_stamps
+    # of the profile (KernelProfile says what they are); times in us
+    cdef public uint64_t initial_rto, syn_budget_base
+    cdef public bint counts_syns, user_timeout_of_syn
+    cdef public uint32_t init_cwnd, first_window, first_window_max
+    cdef public int ts_offsets
 
 
 cpdef void net_event(Net net, uint32_t sk, uint32_t bits) noexcept

@@ -16,9 +16,10 @@ import array
 from collections import deque
 from typing import Any
 
-from fourtuple.inet.hashtables import InetHashinfo
+from fourtuple.inet.hashinfo import InetHashinfo
 from fourtuple.inet.secrets import BootSecrets
 from fourtuple.ip.netns import IpNet
+from fourtuple.kernel_profile import KernelProfile
 from fourtuple.sysctl import Sysctls
 from fourtuple.tcp.constants import (
     CA_OPEN,
@@ -121,8 +122,9 @@ class Net(IpNet):
     """One network namespace: tables, routes, sysctls, counters, packets out, events, time."""
 
     __slots__ = (
-        "challenge_count", "challenge_stamp", "cold", "dirty", "dirty_count", "h", "oow_stamps", "orphans",
-        "requests", "reqsk_serial", "rx_buf", "rx_th", "sks", "tx_th", "uid", "wheel",
+        "challenge_count", "challenge_stamp", "cold", "counts_syns", "dirty", "dirty_count", "first_window",
+        "first_window_max", "h", "init_cwnd", "initial_rto", "oow_stamps", "orphans", "requests", "reqsk_serial",
+        "rx_buf", "rx_th", "sks", "syn_budget_base", "ts_offsets", "tx_th", "uid", "user_timeout_of_syn", "wheel",
     )  # fmt: skip
 
     cold: dict[int, TcpCold]
@@ -147,9 +149,21 @@ class Net(IpNet):
         self.orphans = 0
         self.reqsk_serial = 0
         self.requests = {}
+        self._take_over(sysctl.profile)
         self.challenge_count = 0
         self.challenge_stamp = 0
         self.oow_stamps = {}
+
+    def _take_over(self, profile: KernelProfile) -> None:
+        """What TCP reads of the kernel's version."""
+        self.initial_rto = profile.initial_rto_us
+        self.syn_budget_base = profile.syn_budget_base_us
+        self.counts_syns = profile.counts_syns
+        self.user_timeout_of_syn = profile.user_timeout_of_syn
+        self.init_cwnd = profile.init_cwnd
+        self.first_window = profile.first_window_segments
+        self.first_window_max = profile.first_window_max
+        self.ts_offsets = profile.timestamp_offsets
 
 
 def net_event(net: Net, sk: int, bits: int) -> None:

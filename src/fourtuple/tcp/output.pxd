@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from fourtuple.inet.secure_seq cimport secure_tcp_ts_off
 from fourtuple.inet.sock_options cimport SockOptions
 from fourtuple.ip.netns cimport net_route
 from fourtuple.ip.output cimport ip_build, ip_local_out, ip_queue_of
@@ -20,7 +21,7 @@ cdef uint32_t TCP_SYN_SENT, TCP_SYN_RECV
 cdef uint8_t TS_OK, SACK_OK, WSCALE_OK, ECN_OK
 cdef uint32_t SYN, RST, ACK, ECE, CWR
 cdef int FN_TCP_CONNECT, FN_TCP_TRANSMIT_SKB, FN_TCP_SEND_ACK, FN_TCP_SEND_SYNACK, FN_TCP_RESET_XMIT_TIMER, FN_TCP_RETRANSMIT_SKB
-cdef uint32_t TCP_MSS_DEFAULT, TCP_TIMEOUT_INIT, _U16_MAX, TCP_INIT_CWND, _RCVBUF_LOCK
+cdef uint32_t TCP_MSS_DEFAULT, _U16_MAX, _RCVBUF_LOCK
 cdef uint64_t TCP_ATO_MIN, TCP_DELACK_MAX
 cdef uint32_t _MIN_HEADERS, TRANSPARENT
 
@@ -47,6 +48,7 @@ cpdef void tcp_connect_init(Net net, uint32_t sk) noexcept
 @cython.locals(sks=TcpSockTable, flags=uint32_t, rt=Rtable)
 cpdef int tcp_connect(Net net, uint32_t sk)
 @cython.locals(sks=TcpSockTable, rt=Rtable, metric=uint32_t)
+cpdef uint32_t tcp_ts_off(Net net, uint32_t saddr, uint32_t daddr, uint32_t of_tuple) noexcept
 cpdef uint32_t tcp_advertise_mss(Net net, uint32_t sk)
 @cython.locals(sks=TcpSockTable, th=TcpHeader)
 cpdef void tcp_syn_options(Net net, uint32_t sk, uint32_t flags) noexcept

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 
 from fourtuple.inet.flags import DONE, PINGPONG, TRANSPARENT
+from fourtuple.inet.secure_seq import secure_tcp_ts_off
 from fourtuple.inet.sock_options import SockOptions
 from fourtuple.ip.netns import net_route
 from fourtuple.ip.output import ip_build, ip_local_out, ip_queue_of
@@ -28,9 +29,7 @@ from fourtuple.kernel_map import (
 from fourtuple.tcp.constants import (
     TCP_ATO_MIN,
     TCP_DELACK_MAX,
-    TCP_INIT_CWND,
     TCP_MSS_DEFAULT,
-    TCP_TIMEOUT_INIT,
 )
 from fourtuple.tcp.md5 import tcp_md5_do_lookup, tcp_v4_md5_hash
 from fourtuple.tcp.net import (
@@ -189,8 +188,8 @@ def tcp_connect_init(net: Net, sk: int) -> None:
     sks.wscales[sk] = tcp_select_initial_window(net, sk, full, mss, net.sysctl.tcp_window_scaling != 0, rt.initrwnd)
     sks.rcv_ssthresh[sk] = sks.rcv_wnd[sk]
     _reset_sequence(sks, sk)
-    sks.rto[sk] = TCP_TIMEOUT_INIT
-    sks.snd_cwnd[sk] = TCP_INIT_CWND
+    sks.rto[sk] = net.initial_rto
+    sks.snd_cwnd[sk] = net.init_cwnd
     sks.flags[sk] &= ~(DONE | UNDO | ECN_SYN | DEMAND_CWR | QUEUE_CWR) & _M32
     if sks.flags[sk] & HAS_COLD:
         _purge_write_queue(net, sk)
@@ -252,6 +251,15 @@ def _trace_connect(net: Net, sk: int) -> None:
         trace(
             net.tracer, FN_TCP_CONNECT, sk, net.sks.advmss[sk], net.sks.rcv_wnd[sk], net.sks.wscales[sk] & 15, offered
         )
+
+
+def tcp_ts_off(net: Net, saddr: int, daddr: int, of_tuple: int) -> int:
+    """Offset of the timestamps: of the 4-tuple (`of_tuple`), in older kernels of the addresses, or none (SYN-19)."""
+    if net.sysctl.tcp_timestamps != 1 or net.ts_offsets == 0:
+        return 0
+    if net.ts_offsets == 1:
+        return secure_tcp_ts_off(saddr, daddr, net.secrets.seq_k0, net.secrets.seq_k1)
+    return of_tuple
 
 
 def tcp_advertise_mss(net: Net, sk: int) -> int:

@@ -11,9 +11,6 @@ import errno
 from fourtuple.ip.netns import net_refresh
 from fourtuple.kernel_map import FN_TCP_SENDMSG
 from fourtuple.tcp.cong.reno import tcp_ssthresh
-from fourtuple.tcp.constants import (
-    TCP_INIT_CWND,
-)
 from fourtuple.tcp.net import Net, Segment, TcpCold, cold_get, cold_of, cold_trim, tcp_jiffies
 from fourtuple.tcp.output import (
     sk_dst,
@@ -40,7 +37,7 @@ def sk_sndbuf(net: Net, sk: int) -> int:
     if net.sks.sk_state[sk] not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
         return net.sks.sndbuf[sk] or net.sysctl.tcp_wmem_default
     per_mss = 1 << (max(net.sks.mss_clamp[sk], net.sks.mss_cache[sk]) + _OVERHEAD - 1).bit_length()
-    size = 2 * max(TCP_INIT_CWND, net.sks.snd_cwnd[sk]) * (per_mss + _SKB)
+    size = 2 * max(net.init_cwnd, net.sks.snd_cwnd[sk]) * (per_mss + _SKB)
     size = min(size, net.sysctl.tcp_wmem_max)
     if size > max(net.sks.sndbuf[sk], net.sysctl.tcp_wmem_default):
         net.sks.sndbuf[sk] = size
@@ -126,7 +123,7 @@ def tcp_slow_start_after_idle_check(net: Net, sk: int) -> None:
     if idle <= rto:
         return
     rt = sk_dst(net, sk)
-    restart = min(rt.initcwnd if rt is not None and rt.initcwnd else TCP_INIT_CWND, sks.snd_cwnd[sk])
+    restart = min(rt.initcwnd if rt is not None and rt.initcwnd else net.init_cwnd, sks.snd_cwnd[sk])
     threshold = max(tcp_ssthresh(net, sk), (sks.snd_cwnd[sk] >> 1) + (sks.snd_cwnd[sk] >> 2))
     if sks.ssthresh[sk]:
         sks.ssthresh[sk] = threshold

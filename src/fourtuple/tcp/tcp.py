@@ -19,8 +19,6 @@ from fourtuple.tcp.constants import (
     EV_IN,
     EV_OUT,
     EV_STATE,
-    TCP_INIT_CWND,
-    TCP_TIMEOUT_INIT,
 )
 from fourtuple.tcp.net import (
     Net,
@@ -65,8 +63,8 @@ def tcp_init_sock(net: Net) -> int:
         return row
     sk = row
     net.sks.sk_state[sk] = TCP_CLOSE
-    net.sks.rto[sk] = TCP_TIMEOUT_INIT
-    net.sks.snd_cwnd[sk] = TCP_INIT_CWND
+    net.sks.rto[sk] = net.initial_rto
+    net.sks.snd_cwnd[sk] = net.init_cwnd
     net.sks.mss_cache[sk] = 536
     return row
 
@@ -227,8 +225,8 @@ def _forget_peer(net: Net, sk: int) -> None:
     sks.shutdown[sk] = 0
     sks.flags[sk] &= ~DONE & _M32
     sks.write_seq[sk] = (sks.write_seq[sk] + sks.max_window[sk] + 2) & _M32 or 1
-    sks.rto[sk] = TCP_TIMEOUT_INIT
-    sks.snd_cwnd[sk] = TCP_INIT_CWND
+    sks.rto[sk] = net.initial_rto
+    sks.snd_cwnd[sk] = net.init_cwnd
     for column in (
         sks.srtt, sks.mdev, sks.mdev_max, sks.rttvar, sks.backoff, sks.probes, sks.ssthresh, sks.cwnd_cnt,
         sks.window_clamp, sks.retransmits, sks.total_retrans, sks.total_rto, sks.optbits, sks.wscales, sks.ts_recent,

@@ -22,14 +22,14 @@ cdef uint32_t TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_LISTEN, TCP_FIN_WAIT2, 
 cdef uint8_t TIMER_RTX, TIMER_DELACK, TIMER_KEEP, TIMER_TW, TIMER_REQSK
 cdef int FN_TCP_RETRANSMIT_TIMER, FN_TCP_WRITE_TIMEOUT, FN_TCP_WRITE_ERR, FN_TCP_DELACK_TIMER, FN_TCP_KEEPALIVE_TIMER
 cdef int FN_TCP_PROBE_TIMER, FN_TCP_RESET_XMIT_TIMER
-cdef uint64_t TCP_RTO_MIN, TCP_TIMEOUT_INIT
+cdef uint64_t TCP_RTO_MIN
 
 
 @cython.locals(limit=uint64_t, linear=uint32_t, wide=uint64_t)
 cpdef uint64_t tcp_model_timeout(Net net, uint32_t sk, uint32_t boundary, uint64_t rto_base)
 @cython.locals(base=uint64_t, elapsed=uint32_t)
 cpdef bint retransmits_timed_out(Net net, uint32_t sk, uint32_t boundary, uint64_t timeout_ms)
-@cython.locals(opts=SockOptions, state=uint32_t, retry_until=uint32_t, most=uint32_t, expired=bint)
+@cython.locals(opts=SockOptions, state=uint32_t, retry_until=uint32_t, most=uint32_t, expired=bint, user_timeout_ms=uint32_t)
 cpdef bint tcp_write_timeout(Net net, uint32_t sk)
 cpdef void tcp_write_err(Net net, uint32_t sk)
 @cython.locals(opts=SockOptions, elapsed=uint32_t, left=int64_t)

@@ -23,7 +23,6 @@ from fourtuple.kernel_map import (
 from fourtuple.tcp.constants import (
     TCP_ATO_MIN,
     TCP_RTO_MIN,
-    TCP_TIMEOUT_INIT,
     TCP_TIMEWAIT_LEN,
     TIMER_DELACK,
     TIMER_KEEP,
@@ -101,7 +100,7 @@ def retransmits_timed_out(net: Net, sk: int, boundary: int, timeout_ms: int) -> 
         return False
     if timeout_ms == 0:
         state = net.sks.sk_state[sk]
-        base = TCP_TIMEOUT_INIT if state == TCP_SYN_SENT or state == TCP_SYN_RECV else TCP_RTO_MIN
+        base = net.syn_budget_base if state == TCP_SYN_SENT or state == TCP_SYN_RECV else TCP_RTO_MIN
         timeout_ms = tcp_model_timeout(net, sk, boundary, base)
     elapsed = (tcp_jiffies(net) - net.sks.retrans_stamp[sk]) & _M32
     return elapsed >= timeout_ms
@@ -111,20 +110,23 @@ def tcp_write_timeout(net: Net, sk: int) -> bool:
     """Give up?  If so the connection is over when this returns true (RTX-03..13, -18)."""
     opts = net.sks.option_sets[net.sks.opts[sk]]
     state = net.sks.sk_state[sk]
+    user_timeout_ms = opts.user_timeout_ms
     expired = False
     if state == TCP_SYN_SENT or state == TCP_SYN_RECV:
         retry_until = opts.syn_retries if opts.syn_retries else net.sysctl.tcp_syn_retries
         most = retry_until
         if state == TCP_SYN_SENT:
             most += net.sysctl.tcp_syn_linear_timeouts
-        expired = net.sks.retransmits[sk] >= most
+        expired = net.counts_syns and net.sks.retransmits[sk] >= most
+        if not net.user_timeout_of_syn:
+            user_timeout_ms = 0
     else:
         retry_until = net.sysctl.tcp_retries2
         if net.sks.flags[sk] & DEAD:
             retry_until = tcp_orphan_retries(net, sk, net.sks.rto[sk] < tcp_rto_max(net, sk))
         most = retry_until
     if not expired:
-        expired = retransmits_timed_out(net, sk, retry_until, opts.user_timeout_ms)
+        expired = retransmits_timed_out(net, sk, retry_until, user_timeout_ms)
     if net.tracer is not None:
         trace(net.tracer, FN_TCP_WRITE_TIMEOUT, sk, expired, net.sks.retransmits[sk], most)
     if expired:
@@ -154,7 +156,7 @@ def tcp_write_err(net: Net, sk: int) -> None:
 def tcp_clamp_rto_to_user_timeout(net: Net, sk: int) -> int:
     """The timeout, shortened so that TCP_USER_TIMEOUT is noticed when it is over (RTX-10, -11); us."""
     opts = net.sks.option_sets[net.sks.opts[sk]]
-    if opts.user_timeout_ms == 0:
+    if opts.user_timeout_ms == 0 or not net.user_timeout_of_syn:
         return net.sks.rto[sk]
     elapsed = (tcp_jiffies(net) - net.sks.retrans_stamp[sk]) & _M32
     left = opts.user_timeout_ms

@@ -17,9 +17,11 @@ cpdef int64_t tcp_win_from_space(TcpSockTable sks, uint32_t sk, int64_t space) n
 cpdef uint32_t skb_truesize(uint32_t length) noexcept
 @cython.locals(free=int64_t, cold=TcpCold)
 cpdef int64_t tcp_space(Net net, uint32_t sk)
-@cython.locals(clamp=uint64_t, wide=uint64_t, scale=uint32_t, window=uint64_t)
+@cython.locals(clamp=uint64_t, wide=uint64_t, scale=uint32_t, window=uint64_t, segments=uint32_t)
 cpdef uint32_t tcp_select_initial_window(Net net, uint32_t sk, uint64_t space, uint32_t mss, bint wscale_ok,
                                          uint32_t init_rcv_wnd)
+@cython.locals(fewer=uint32_t)
+cdef uint32_t tcp_default_init_rwnd(uint32_t segments, uint32_t mss) noexcept
 @cython.locals(bits=uint32_t)
 cdef uint32_t _wscale_for(uint64_t space) noexcept
 @cython.locals(right=uint32_t, wide=uint64_t)

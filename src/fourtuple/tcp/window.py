@@ -66,17 +66,35 @@ def tcp_select_initial_window(net: Net, sk: int, space: int, mss: int, wscale_ok
     window = space
     if net.sysctl.tcp_workaround_signed_windows and window > _MAX_TCP_WINDOW:
         window = _MAX_TCP_WINDOW
-    wide = init_rcv_wnd
-    wide *= mss
-    if init_rcv_wnd and window > wide:
-        window = wide
-    net.sks.rcv_wnd[sk] = window
+    elif net.first_window_max != 0 and window > net.first_window_max:
+        window = net.first_window_max
     scale = 0
     if wscale_ok:
         scale = _wscale_for(min(max(space, net.sysctl.tcp_rmem_max, net.sysctl.rmem_max), clamp))
+    segments = init_rcv_wnd
+    if segments == 0 and net.first_window != 0 and mss > 1 << scale:
+        segments = tcp_default_init_rwnd(net.first_window, mss)
+    wide = segments
+    wide *= mss
+    if segments != 0 and window > wide:
+        window = wide
+    net.sks.rcv_wnd[sk] = window
     wide = _U16_MAX << scale
     net.sks.window_clamp[sk] = wide if wide < clamp else clamp
     return scale
+
+
+def tcp_default_init_rwnd(segments: int, mss: int) -> int:
+    """Segments of the first window before 4.20: as many bytes as so many Ethernet frames hold, two at least.
+
+    2.6.32 has a rule of its own for large segments: 4, 3 or 2 of them.
+    """
+    if mss <= 1460:
+        return segments
+    if segments == 4:
+        return 2 if mss > 3 * 1460 else 3
+    fewer = 1460 * segments // mss
+    return fewer if fewer > 2 else 2
 
 
 def _wscale_for(space: int) -> int:

@@ -50,7 +50,7 @@ def format_packet(packet: bytes | bytearray | memoryview) -> str:
         return _tcp_line(view)
     ends = f"IP {address_text(view.src)} > {address_text(view.dst)}: "
     if isinstance(view, IcmpPacket):
-        return f"{ends}ICMP {_icmp_text(view)}, length {8 + len(view.payload)}"
+        return f"{ends}ICMP {icmp_text(view)}, length {8 + len(view.payload)}"
     return ends + _other_text(view)
 
 
@@ -136,7 +136,8 @@ _OPTION_WORDS: dict[int, tuple[range, Callable[[bytes], str]]] = {
 }
 
 
-def _icmp_text(p: IcmpPacket) -> str:
+def icmp_text(p: IcmpPacket) -> str:
+    """tcpdump's words for the message alone: "host 10.0.0.7 unreachable"."""
     if p.type in (icmp.ICMP_ECHO, icmp.ICMP_ECHOREPLY):
         word = "request" if p.type == icmp.ICMP_ECHO else "reply"
         return f"echo {word}, id {p.info >> 16}, seq {p.info & 0xFFFF}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from fourtuple import kernel_map as km
@@ -53,16 +54,27 @@ class Search:
         """The port it found, or 0."""
         return self.looks[-1].port if self.looks and self.looks[-1].class_ == "taken" else 0
 
+    @cached_property
+    def by_port(self) -> dict[int, Look]:
+        """Every look, by its port."""
+        return {look.port: look for look in self.looks}
+
+    @property
+    def has_tracks(self) -> bool:
+        """A small range is drawn port by port only."""
+        return self.tables.high - self.tables.low > 24 and bool(self.tables.states)
+
     def class_of(self, port: int) -> str:
-        """What a port that was not looked at is."""
-        return "taken" if port == self.taken else STATE_CLASS[self.tables.state_of(port)]
+        """What the look found, or what the tables say of a port that was not looked at."""
+        look = self.by_port.get(port)
+        return look.class_ if look else STATE_CLASS[self.tables.state_of(port)]
 
 
 def search_of(attempt: Attempt, tables: Snapshot) -> Search:
     """The search as the trace tells it."""
     looks = [Look(record.a, record.b) for record in attempt.looks]
     scans = [record for record in attempt.records if record.fn == km.FN__INET_HASH_CONNECT]
-    step, start = (scans[-1].d, scans[-1].a + scans[-1].c) if scans else (0, 0)
+    step, start = (scans[-1].d & 0xFF, scans[-1].a + scans[-1].c) if scans else (0, 0)
     return Search(looks, tables, step, start, Counter(km.LOOK_NAMES[look.verdict] for look in looks))
 
 
@@ -120,7 +132,7 @@ def _strip(search: Search, width: int, top: float) -> tuple[list[Html], float]:
 
 
 def _cell(port: int, x: float, top: float, look: Look | None, search: Search, crowded: bool) -> Iterator[Html]:
-    class_ = look.class_ if look else search.class_of(port)
+    class_ = search.class_of(port)
     outside = not search.tables.low <= port <= search.tables.high
     verdict = km.LOOK_NAMES[look.verdict] if look else None
     inner = [box(x, top, _CELL, _CELL, f"cell {class_}{' looked' if look else ''}{' outside' if outside else ''}")]
@@ -248,7 +260,7 @@ def draw_search(search: Search, width: int, name: str) -> Html:
     """Range above, ports below."""
     parts: list[Html] = []
     y = 6.0
-    if search.tables.high - search.tables.low > 24 and search.tables.states:
+    if search.has_tracks:
         parts, y = _tracks(search, width, y)
         y += 8
     cells, y = _strip(search, width, y + (30 if len(search.looks) > 1 else 4))
@@ -260,8 +272,8 @@ def draw_search(search: Search, width: int, name: str) -> Html:
 
 
 def _legend(search: Search) -> Html:
-    looked = {look.port for look in search.looks}
-    others = {state for port, state in enumerate(search.tables.states, search.tables.low) if port not in looked}
+    own = {search.taken} if search.has_tracks else search.by_port  # the tracks show the tables, whoever looked at them
+    others = {state for port, state in enumerate(search.tables.states, search.tables.low) if port not in own}
     present = {look.class_ for look in search.looks} | {STATE_CLASS[state] for state in others}
     items = []
     for class_, words in LEGEND.items():
@@ -273,11 +285,13 @@ def _legend(search: Search) -> Html:
 
 def _rule(search: Search) -> str:
     low, high = search.tables.low, search.tables.high
+    if low == high:
+        return "The range has this port only; if it is taken, EADDRNOTAVAIL."
     if search.step == 2:
         one, other = ("odd", "even") if search.start & 1 else ("even", "odd")
         return (
-            f"Steps of 2 from a hashed start, round the end at {high}: first every {one} port, then, in vain, "
-            f"every {other} one; then EADDRNOTAVAIL."
+            f"Steps of 2 from a hashed start, round the end at {high}: first every {one} port; if all are taken, "
+            f"every {other} one; if those are too, EADDRNOTAVAIL."
         )
     return f"Every port of {low}–{high} from a hashed start, round the end; then EADDRNOTAVAIL."
 
