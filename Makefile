@@ -4,6 +4,7 @@
 #   make test    the suite three times: compiled, uncompiled, and with checks in inet/ and wire/; COVERAGE=1 measures it
 #   make lint    ruff, mypy --strict, the direction of imports
 #   make bench   the benchmarks
+#   make docs    docs/*.md that are made from the code: connect.md, profiles.md; a test tells when they are stale
 #   make format  let ruff lay out the code as `make lint` wants it
 #   make setup   everything the others need
 #   make clean   take away what was built; .venv stays
@@ -22,7 +23,7 @@ SOURCES := $(sort $(TYPED) $(wildcard $(TYPED:.pxd=.py)))
 MODULES := $(basename $(filter %.py %.pyx,$(SOURCES)))
 UNBUILT := $(strip $(foreach m,$(MODULES),$(if $(wildcard $(m).cpython-*.so),,$(m))))
 
-.PHONY: setup demo test lint bench format clean FORCE
+.PHONY: setup demo test lint bench docs format clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/dev.stamp build/compiled.stamp
@@ -56,6 +57,9 @@ format: $(VENV)/dev.stamp
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+docs: build/compiled.stamp
+	for tool in $(wildcard tools/make_*_md.py tools/make_profiles.py); do $(BIN)/python $$tool || exit; done
 
 clean:
 	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from fourtuple.cli.attempt import Attempt, Request
 from fourtuple.cli.main import main
-from fourtuple.shell.wires import Setup, open_tun
+from fourtuple.cli.story import answer_lines
+from fourtuple.cli.terminal import Terminal, text_of
+from fourtuple.shell.wires import Setup, open_sim, open_tun
 from tests.cli.golden import check_golden
 from tests.cli.schema import check, load
 
@@ -212,6 +216,11 @@ def test_a_loopback_source_does_not_leave_the_machine(capsys: pytest.CaptureFixt
     document = report(capsys, "--source", "127.0.0.5:40000")
     assert (document["result"]["errno"], document["result"]["call"]) == ("EINVAL", "connect")
     assert document["exit"] == 29
+    why = document["result"]["explanation"]
+    assert (why["function"], why["reason"]) == (
+        "ip_route_connect",
+        "no packet with the source 127.0.0.5 may leave this host",
+    )
 
 
 def test_a_privileged_port_can_be_the_source_of_root(capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,6 +317,49 @@ def test_linux_leaves_out_one_port_of_an_odd_number(capsys: pytest.CaptureFixtur
     assert why["reason"].endswith("; 1 not looked at, as Linux walks an even number of ports")
     assert "every port" not in why["reason"]
     assert why["frees"][1] == "another source address, server port or server address  +10 each"
+
+
+def test_what_helps_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    """Reserved ports stay reserved in a wider range, and for every destination."""
+    why = report(capsys, "--range", "40000-40009", "--reserve", "1-39999,40002-40009,40011-65535", "--fill", "100%")
+    frees = why["result"]["explanation"]["frees"]
+    assert frees == [
+        'a wider range: sysctl -w net.ipv4.ip_local_port_range="15000 64999"  +1 port',
+        "another source address, server port or server address  +2 each",
+        "fewer net.ipv4.ip_local_reserved_ports  +8",
+    ]
+    why = report(capsys, "--reserve", "1-65535")
+    assert why["result"]["explanation"]["frees"] == ["fewer net.ipv4.ip_local_reserved_ports  +28 232"]
+
+
+def test_one_held_four_tuple_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\nfill  1 four-tuple to " in connect(capsys, "--range", "40000-40000", "--fill", "100%")[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        (
+            b"HTTP/1.1 200 \x1b[31mOK\r\n\r\na\tb\r\n\x1b]0;x\x07",
+            ["HTTP/1.1 200 �[31mOK · ", "  a       b", "  �]0;x�"],
+        ),
+        (b"HTTP/1.1 200 " + b"O" * 9000 + b"\r\n\r\n" + b"x" * 9000, ["HTTP/1.1 200 OO", "  xxxx"]),
+        (b"\x1b" * 3000, ["no HTTP · 3 000 bytes in "]),
+        (
+            b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (1 << 20),
+            ["HTTP/1.1 200 OK · 1 048 595 bytes in 0 µs, the rest was not", "  x"],
+        ),
+    ],
+    ids=["escapes", "long lines", "nothing to show", "cut"],
+)
+def test_an_answer_is_told_in_lines_that_fit_and_obey_nothing(answer: bytes, lines: list[str]) -> None:
+    with open_sim(Setup()) as wire:
+        attempt = Attempt(Request("10.64.0.1", 8080, payload=b"x", wants_answer=True), wire, answer=answer)
+        told = [
+            text_of(line) for line in answer_lines(attempt, Terminal(io.StringIO(), False, False, False, 80, False))
+        ]
+    assert [line[: len(start)] for line, start in zip(told, lines, strict=True)] == lines
+    assert all(line.isprintable() and len(line) <= 80 for line in told)
 
 
 def test_bytes_that_are_no_text_can_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
