@@ -182,6 +182,19 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture
     assert (code, err) == (1, f"fourtuple: -w: cannot write {path}: {why}\n")
 
 
+@pytest.mark.parametrize("command", [CONNECT, ["demo", "--wire", "sim"]], ids=["connect", "demo"])
+def test_packets_and_page_cannot_share_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    both = tmp_path / "both"
+    (tmp_path / "other-name").symlink_to(both)
+    assert main([*command, "-w", str(both), "--html", str(tmp_path / "other-name")]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert captured.err.endswith("give each its own file\n")
+    assert not both.exists()
+
+
 def test_it_is_found_out_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "-w", "/nonexistent/a")
     assert (code, out) == (1, "")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,41 @@ def test_a_hostile_answer_is_text() -> None:
     assert "\x00" not in text and "\x1b" not in text
 
 
+def test_a_port_is_not_said_to_be_unseen_when_all_were_looked_at() -> None:
+    attempt, tables = attempt_of(held=30_000)
+    card = read_page(connect_page(attempt, tables, 3, 28_232)).one("card", "ports")
+    assert len(attempt.looks) == 28_232
+    assert [item.text for item in card.one("legend").all(name="li")] == [
+        "✗looked at: this four-tuple exists",
+        "·in use for this destination",  # the tracks of the whole range
+    ]
+    assert {title.text.partition(": ")[2] for title in card.all(name="title") if title.text[:1].isdigit()} == {
+        "looked at: this four-tuple exists"
+    }
+
+
+def test_what_the_timer_would_do_does_not_depend_on_ports_being_left() -> None:
+    attempt, tables = attempt_of(
+        Request(*SERVER, source="0.0.0.0", source_port=40_000), loss="syn:1", ports="40000 40000", reserved="40000"
+    )
+    assert "give up at 131 s" in read_page(connect_page(attempt, tables, 3, 0)).one("wire").text
+
+
+def test_one_held_four_tuple_is_one() -> None:
+    attempt, tables = attempt_of(ports="40000 40000", held=1)
+    page = read_page(connect_page(attempt, tables, 3, 1))
+    assert "1 four-tuple held before" in page.one("sub").text.replace("\u00a0", " ")
+    assert "The range has this port only" in page.one("card", "ports").text
+
+
+def test_an_answer_that_never_ends_is_cut() -> None:
+    attempt, tables = attempt_of(request=Request(*SERVER, payload=request_bytes(*SERVER), wants_answer=True))
+    attempt.answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (1 << 20)
+    answer = read_page(connect_page(attempt, tables, 3, 0)).one("answer")
+    assert answer.text.count("x") < 500
+    assert "the rest was not read" in answer.text
+
+
 def test_markup_escapes_what_is_not_markup() -> None:
     assert tag("p", "<i>", tag("b", "&"), title='"><i>') == '<p title="&quot;&gt;&lt;i&gt;">&lt;i&gt;<b>&amp;</b></p>'
     assert tag("p", Html("<i>"), None, "") == "<p><i></p>"
@@ -366,6 +402,19 @@ def test_a_file_that_cannot_be_written_is_one_line_before_anything_is_done(
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"fourtuple: --html: cannot write {name}: {why}\n")
     assert os.listdir() == ["there.html"]
+
+
+def test_a_reader_of_a_fifo_gets_the_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with subprocess.Popen(["timeout", "20", "cat", str(path)], stdout=subprocess.PIPE, text=True) as reader:
+        assert connect(capsys, "--html", str(path))[0] == 0
+        assert reader.communicate()[0].startswith("<!doctype html>")
+
+
+def test_an_empty_name_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = connect(capsys, "--html", "")
+    assert (code, out, err) == (1, "", "fourtuple: --html: cannot write : No such file or directory\n")
 
 
 def test_a_run_that_fails_leaves_the_file_as_it_was(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def test_the_device_node(code: int, machine: Machine, reason: str, todo: str) ->
     check(explain_refusal("tun-open", code, machine), reason, todo)
 
 
+def test_a_device_node_for_all_would_not_open_the_machines_own_network() -> None:
+    refusal = explain_refusal("tun-host-open", errno.EACCES, Machine(node_mode="0600"))
+    assert refusal == ("/dev/net/tun: permission denied (mode 0600)", "sudo fourtuple ...")
+    assert explain_refusal("tun-host-open", errno.ENOENT, Machine()).todo == "sudo modprobe tun"
+
+
 NAMESPACE = [
     (errno.ENOSPC, Machine(OFF), "user namespaces are off (user.max_user_namespaces = 0)", "user.max_user_namespaces="),
     (errno.ENOSPC, Machine(NO_NET), "network namespaces are off (user.max_net_namespaces = 0)", "max_net_namespaces="),

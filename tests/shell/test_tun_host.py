@@ -204,11 +204,15 @@ def test_an_address_of_the_machine_itself_needs_no_nat(lab: Lab) -> None:
 
 @elsewhere
 @needs_root
-def test_a_closed_port_and_a_machine_that_is_not_there(lab: Lab) -> None:
+def test_a_closed_port_and_a_machine_that_is_not_there(lab: Lab, tmp_path: Path) -> None:
     assert lab.fourtuple("connect", f"{SERVER}:81", "--wire", "tun-host", "--nat", "-q")[0] == 21
-    code, out, _ = lab.fourtuple("connect", "198.51.100.7:80", "--wire", "tun-host", "--nat")
+    page = tmp_path / "a.html"
+    code, out, _ = lab.fourtuple("connect", "198.51.100.7:80", "--wire", "tun-host", "--nat", "--html", str(page))
     assert code == 23  # the machine has no route: its ICMP message says so
     assert "ENETUNREACH" in out
+    why = "tcp_v4_err: 10.64.0.1 answered the SYN with an ICMP message: net 198.51.100.7 unreachable."
+    assert why in " ".join(out.split())
+    assert "(an ICMP message came back)" in page.read_text()
 
 
 @elsewhere

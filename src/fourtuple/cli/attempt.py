@@ -77,6 +77,11 @@ class Attempt:
     """Owners of ports that were found shared, by entry."""
 
     @property
+    def answer_is_cut(self) -> bool:
+        """Reading ended at our limit, not where the server ended."""
+        return len(self.answer) >= _HTTP_LIMIT
+
+    @property
     def looks(self) -> list[Record]:
         """Every port looked at."""
         return [record for record in self.records if record.fn == km.FN_PORT_LOOK]

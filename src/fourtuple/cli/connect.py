@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace, out: Terminal, err: Terminal, file: CaptureFi
     _check_sysctls(_sysctls(args), args.profile)
     address = resolve(host)
     seed = random.SystemRandom().randrange(_SEEDS) if args.seed is None else args.seed
-    page = _Page(args.html) if args.html else None
+    page = None if args.html is None else _Page(args.html, args.write)
     with _open(args, address, port, seed, err, file) as wire:
         from fourtuple.cli.attempt import run_attempt
 
@@ -122,18 +122,18 @@ def _run(args: argparse.Namespace, out: Terminal, err: Terminal, file: CaptureFi
 class _Page:
     """The page of --html: the file is looked at first, the tables while the connection is there."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, capture: str | None) -> None:
         from fourtuple.cli.html.file import check_page_file
+        from fourtuple.cli.html.snapshot import take_snapshot
 
-        check_page_file(name)
+        check_page_file(name, capture)
         self.name = name
+        self._take_snapshot = take_snapshot  # imported before the connection is there, as that takes a while
         self.line: Line = [(f"{name}: the page of this connect()", "dim")]
 
     def look(self, attempt: Attempt) -> None:
         """connect() has returned."""
-        from fourtuple.cli.html.snapshot import take_snapshot
-
-        self._tables = take_snapshot(attempt)
+        self._tables = self._take_snapshot(attempt)
 
     def write(self, attempt: Attempt, seed: int, prefilled: int) -> None:
         """Everything is known."""
@@ -246,4 +246,4 @@ def _lines(attempt: Attempt, args: argparse.Namespace, out: Terminal, seed: int,
     lines += story.summary_lines(attempt, out)
     if attempt.error:
         lines += [[], *story.explanation_lines(attempt, out)]
-    return lines + story.answer_lines(attempt)
+    return lines + story.answer_lines(attempt, out)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         raise Failure("demo brings its own server, which the real network has not; --wire tun, veth or sim")
     with capture.capturing(args.write) as file:
         stage = Stage(args.wire, args.seed, err if args.write == capture.STDOUT else out, err, file)
-        if args.html:
+        if args.html is not None:
             stage.begin_page(args.html)
         return _play(stage)
 
@@ -80,7 +80,7 @@ class Stage:
         from fourtuple.cli.html.demo import DemoPage
         from fourtuple.cli.html.file import check_page_file
 
-        check_page_file(name)
+        check_page_file(name, self.file.path if self.file else None)
         self.page = DemoPage(name, self.seed)
 
     def end_page(self) -> None:
@@ -158,7 +158,7 @@ def one_connect(stage: Stage) -> None:
         stage.chapter("One connect(), every function", "Names are the kernel's, and so are the decisions.")
         attempt = stage.attempt(wire, Request(*SERVER, payload=request_bytes(*SERVER), wants_answer=True))
     stage.print(*story.trace_lines(attempt, stage.out), [], *story.summary_lines(attempt, stage.out))
-    stage.print(*story.answer_lines(attempt))
+    stage.print(*story.answer_lines(attempt, stage.out))
 
 
 def lost_syn(stage: Stage) -> None:

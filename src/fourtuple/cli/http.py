@@ -17,10 +17,15 @@ def parse_answer(answer: bytes) -> tuple[str, bytes]:
     return head.partition(b"\r\n")[0].decode("ascii", "replace"), body
 
 
-def printable(data: bytes, lines: int) -> list[str]:
-    """The first lines of some bytes from the network, with nothing in them that a terminal would obey."""
-    text = data.decode("utf-8", "replace")
-    found = ["".join(c if c.isprintable() else "�" for c in line) for line in text.split("\n")]
-    while found and not found[-1].strip("�\r "):
+def printable(data: bytes, lines: int, width: int) -> list[str]:
+    """The first lines of some bytes from the network, cut, with nothing in them that a terminal would obey."""
+    found = [_printable_line(line, width) for line in data.decode("utf-8", "replace").split("\n")]
+    while found and not found[-1].strip("�… "):
         found.pop()
     return found[:lines] + (["…"] if len(found) > lines else [])
+
+
+def _printable_line(line: str, width: int) -> str:
+    line = line.removesuffix("\r").expandtabs()
+    text = "".join(c if c.isprintable() else "�" for c in line[:width])
+    return text if len(line) <= width else text[:-1] + "…"

@@ -43,7 +43,7 @@ def head_lines(attempt: Attempt, out: Terminal, seed: int, prefilled: int) -> li
         rows.append(("path", " · ".join(path)))
     rows += [("note", note) for note in wire.notes]
     if prefilled:
-        rows.append(("fill", f"{grouped(prefilled)} four-tuples to {server} put in our tables, without packets"))
+        rows.append(("fill", f"{_count(prefilled, 'four-tuple')} to {server} put in our tables, without packets"))
     return table(rows, "dim", out.width, indent=0)
 
 
@@ -134,7 +134,7 @@ def explanation_lines(attempt: Attempt, out: Terminal) -> list[Line]:
     return [*lines, *table(rows, "info", out.width)]
 
 
-def answer_lines(attempt: Attempt) -> list[Line]:
+def answer_lines(attempt: Attempt, out: Terminal) -> list[Line]:
     """What the server said."""
     if attempt.error or not attempt.request.payload:
         return []
@@ -144,9 +144,8 @@ def answer_lines(attempt: Attempt) -> list[Line]:
     if not attempt.request.wants_answer:
         return [[(f"sent {_count(len(attempt.request.payload), 'byte')}", "")]]
     status, body = parse_answer(attempt.answer)
-    head = f"{status or 'no HTTP'} · {_count(len(attempt.answer), 'byte')} in {duration(attempt.answer_us)}"
-    return [[(head, "good" if " 200 " in status else "warn")], *_quoted(body)]
-
-
-def _quoted(body: bytes) -> list[Line]:
-    return [[("  " + text, "")] for text in printable(body, _ANSWER_LINES)]
+    size = f"{_count(len(attempt.answer), 'byte')} in {duration(attempt.answer_us)}"
+    more = ", the rest was not read" if attempt.answer_is_cut else ""
+    first = printable(status.encode(), 1, out.width - len(size + more) - 3)
+    head: Line = [(" · ".join([*(first or ["no HTTP"]), size + more]), "good" if " 200 " in status else "warn")]
+    return [head, *[[("  " + text, "")] for text in printable(body, _ANSWER_LINES, out.width - 2)]]

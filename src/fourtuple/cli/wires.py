@@ -17,8 +17,10 @@ _HEADS = ("WIRE", "HERE", "TO WHOM", "NEEDS")
 _GAP = 2
 
 _EPILOG = """\
-`fourtuple connect` and `fourtuple demo` take one by --wire NAME; --wire auto, which is the default, takes the best.
-A wire is tried by opening it, and closed again: a private namespace has no name and leaves nothing behind.
+`fourtuple connect` and `fourtuple demo` take one by --wire NAME;
+--wire auto, which is the default, takes the best.
+A wire is tried by opening it, and closed again: a private namespace
+has no name and leaves nothing behind.
 """
 
 

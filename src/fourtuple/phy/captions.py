@@ -25,7 +25,7 @@ from fourtuple.errors import errno_name
 from fourtuple.trace import Record, Tracer, records
 from fourtuple.wire.build import IcmpPacket, IpPacket, TcpPacket, parse_packet
 from fourtuple.wire.tcp import ACK, FIN, RST, SYN
-from fourtuple.wire.text import flag_words, format_packet
+from fourtuple.wire.text import flag_words, icmp_text
 
 _BAD_CHECKSUM = "bad checksum"
 _LOOPBACK = 1  # ifindex of lo: such packets meet no device
@@ -310,16 +310,12 @@ def _words(packet: bytes) -> str:
         return f"{len(packet)} bytes ({reason})"
     if isinstance(view, TcpPacket):
         return _tcp_words(view)
-    return "ICMP: " + _icmp_words(packet) if isinstance(view, IcmpPacket) else _other_words(view)
+    return f"ICMP: {icmp_text(view)}" if isinstance(view, IcmpPacket) else _other_words(view)
 
 
 def _tcp_words(view: TcpPacket) -> str:
     size = f", {len(view.payload)} byte{'' if len(view.payload) == 1 else 's'}" if view.payload else ""
     return flag_words(view.flags) + size + ("" if view.checksum_ok else ", " + _BAD_CHECKSUM)
-
-
-def _icmp_words(packet: bytes) -> str:
-    return format_packet(packet).partition(": ICMP ")[2].rpartition(", length")[0]
 
 
 def _other_words(view: IpPacket) -> str:

@@ -177,8 +177,8 @@ class PrivateNamespace:
         answer, _, self._pending = self._pending.partition(b"\n")
         return answer
 
-    def has_ended(self, patience: float = 0.2) -> bool:
-        """Whether the helper is gone: killed from outside, or closed."""
+    def has_ended(self, patience: float = 0.0) -> bool:
+        """Whether the helper is gone, killed from outside or closed, or goes within `patience` seconds."""
         try:
             pidfd = os.pidfd_open(self.pid)
         except OSError:

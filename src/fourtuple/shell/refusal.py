@@ -6,7 +6,7 @@ Steps, in the order in which they are tried:
     unshare, unshare-user   entering a namespace, as root or with a user namespace      uid_map   becoming root in it
     tun-open, tun-setiff    the device node, and the interface behind it                tun       its mtu
     unshare-second, veth, packet-socket                                                 the pair and our socket on it
-    tun-host-setiff         the interface on the machine's own network
+    tun-host-open, tun-host-setiff                          the same two on the machine's own network
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _APPARMOR = "kernel.apparmor_restrict_unprivileged_userns"
 _SYSCTLS = (_MAX_USER, _MAX_NET, _CLONE, _APPARMOR)
 _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 _DENIED = (errno.EPERM, errno.EACCES)
+_SUDO = "sudo fourtuple ..."
 
 
 class Refusal(NamedTuple):
@@ -53,12 +54,14 @@ class Machine:
 def explain_refusal(step: str, code: int, machine: Machine, message: str = "") -> Refusal:
     """What stood in the way at `step`; `message` is used where we know no better."""
     found = None
-    if step == "tun-open":
+    if step in ("tun-open", "tun-host-open"):
         found = _no_node(code, machine)
+        if found and step == "tun-host-open" and code == errno.EACCES:
+            found = Refusal(found.reason, _SUDO)
     elif step in ("unshare", "unshare-user", "unshare-second"):
         found = _no_namespace(code, machine)
     elif step == "tun-host-setiff" and code in _DENIED:
-        found = Refusal(f"{tun.PATH}: permission denied (TUNSETIFF needs CAP_NET_ADMIN)", "sudo fourtuple ...")
+        found = Refusal(f"{tun.PATH}: permission denied (TUNSETIFF needs CAP_NET_ADMIN)", _SUDO)
     elif code in _DENIED:
         found = _denied_inside(step, machine)
     elif (step, code) in _MISSING:

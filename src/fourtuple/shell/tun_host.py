@@ -77,7 +77,7 @@ TUN_HOST = WireKind("tun-host", "the real network", "CAP_NET_ADMIN", open_tun_ho
 
 
 def _open_device() -> TunDevice:
-    step, fd = "tun-open", -1
+    step, fd = "tun-host-open", -1
     try:
         fd = tun.open_node()
         step = "tun-host-setiff"

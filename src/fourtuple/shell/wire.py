@@ -128,7 +128,10 @@ class Wire:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        lost = isinstance(error, OSError) and self.namespace is not None and self.namespace.has_ended()
+        # A dead helper's server refuses connections, and its veth is gone: whatever was seen then is no answer.
+        patience = 0.2 if isinstance(error, OSError) else 0.0  # its end may come a moment after that of its veth
+        may_be_lost = error is None or isinstance(error, OSError)
+        lost = may_be_lost and self.namespace is not None and self.namespace.has_ended(patience)
         self.close()
         if lost:
             raise WireUnavailable(errno.EPIPE, "the helper process of the private namespace has been ended") from None

@@ -103,7 +103,7 @@ def _with_peer(events: list[Event]) -> Iterator[Event]:
             state = "ESTABLISHED"
             yield Event(event.time_us, "them", state)
         if not packet.outgoing and flags & RST:
-            yield Event(event.time_us, "note", "nobody listens there")
+            yield Event(event.time_us, "note", "reset by the server" if state else "nobody listens there")
 
 
 def _shortened(events: list[Event]) -> list[Event]:

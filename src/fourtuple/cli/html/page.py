@@ -10,6 +10,7 @@ from hashlib import sha256
 from fourtuple import __version__
 from fourtuple import kernel_map as km
 from fourtuple.cli.attempt import Attempt
+from fourtuple.cli.explain import last_icmp
 from fourtuple.cli.html.card import tuple_card
 from fourtuple.cli.html.events import flags_of
 from fourtuple.cli.html.ladder import ladder_card
@@ -25,7 +26,7 @@ from fourtuple.cli.story import names_of
 from fourtuple.errors import errno_name
 from fourtuple.wire.tcp import ACK, SYN
 
-_ANSWER_LINES = 12
+_ANSWER_LINES, _ANSWER_WIDTH = 12, 240
 
 
 def document(title: str, *body: str) -> str:
@@ -116,6 +117,8 @@ def remark(attempt: Attempt) -> str:
 
 
 def _failed_remark(attempt: Attempt, syns: int) -> str:
+    if last_icmp(attempt):
+        return "an ICMP message came back"
     answered = any(not packet.outgoing and not packet.lost for packet in attempt.segments)
     return "the server said no" if answered else f"{head_of(syns, 'SYN')}, no answer"
 
@@ -158,7 +161,7 @@ def _facts(attempt: Attempt, seed: int, prefilled: int) -> list[str]:
         facts.append(f"{unbroken(looked)} of {unbroken(sysctl.port_high - sysctl.port_low + 1)} ports looked at")
     facts.append(head_of(len(attempt.segments), "segment"))
     if prefilled:
-        facts.append(f"{unbroken(prefilled)} four-tuples held before")
+        facts.append(f"{head_of(prefilled, 'four-tuple')} held before")
     if attempt.untraced_us:
         facts.append(f"unwatched the same call takes {duration(attempt.untraced_us)}")
     return [*facts, f"Linux {names_of(attempt).profile}", f"seed {seed}"]
@@ -174,8 +177,10 @@ def answer_card(attempt: Attempt) -> Html | None:
     elif attempt.request.wants_answer:
         status, body = parse_answer(attempt.answer)
         size = f"{head_of(len(attempt.answer), 'byte')} in {duration(attempt.answer_us)}"
-        says.append(tag("p", tag("strong", printable(status.encode(), 1)[0] if status else "no HTTP"), f" · {size}"))
-        says.append(tag("pre", "\n".join(printable(body, _ANSWER_LINES))))
+        more = ", the rest was not read" if attempt.answer_is_cut else ""
+        first = printable(status.encode(), 1, _ANSWER_WIDTH) or ["no HTTP"]
+        says.append(tag("p", tag("strong", *first), f" · {size}{more}"))
+        says.append(tag("pre", "\n".join(printable(body, _ANSWER_LINES, _ANSWER_WIDTH))))
     else:
         says.append(tag("p", f"{head_of(len(attempt.request.payload), 'byte')} sent", class_="say"))
     return tag("section", tag("h2", "Then"), *says, class_="card answer")

@@ -38,7 +38,7 @@ LEGEND = {
     "reserved": "reserved",
     "bound": "held by a bind()",
     "waiting": "in TIME_WAIT",
-    "busy": "in use, not looked at",
+    "busy": "in use for this destination",
     "shared": "in use for other destinations",
     "free": "free",
 }

@@ -197,6 +197,17 @@ svg text.kernel{fill:var(--orange)}svg text.ours{fill:var(--green)}
 svg .back{paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 .cliff{stroke:var(--red);stroke-dasharray:5 4}
 .squares{fill:none;stroke-width:3;shape-rendering:crispEdges}
+.ports-in{fill:none}
+.ports-in.even{stroke:var(--blue)}.ports-in.odd{stroke:var(--orange)}.ports-in.joined,.ports-in.doubtful{stroke:var(--grey);
+opacity:.45}
+.ports-in.time_wait,.ports-in.tw_reusable{stroke:var(--violet)}.ports-in.tw_reusable{opacity:.6}
+.ports-in.bound,.ports-in.listen,.ports-in.accepted,.ports-in.likely_bound{stroke:var(--red)}
+.ports-in.reserved{stroke:var(--text)}
+.allports figure{margin:0}.allports figure svg{display:block;width:100%;height:auto}
+.kinds{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
+.kinds th,.kinds td{text-align:right;padding:5px 0 5px 10px;font-weight:400;border-top:1px solid var(--line)}
+.kinds tr:first-child th{border:0;color:var(--dim);font-size:12px}
+.kinds td:first-child{padding-left:0;width:34px}.kinds td:nth-child(2){text-align:left;overflow-wrap:anywhere}.kinds svg{display:block;width:34px;height:14px}
 .squares.even{stroke:var(--blue)}.squares.odd{stroke:var(--orange)}.squares.new{stroke:var(--text)}
 .node{fill:var(--card);stroke:var(--grey);stroke-width:1.5}.node.good{stroke:var(--green)}
 .node.bad{stroke:var(--red);stroke-dasharray:5 3}
