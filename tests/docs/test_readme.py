@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from fourtuple.cli.main import main
+from fourtuple.cli.main import COMMANDS, main
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.partition("#")[0].strip() for line in README.splitlines() if line.startswith("fourtuple connect ")]
+SHOWN = [line.partition("#")[0].strip() for line in README.splitlines() if line.startswith("fourtuple ")]
+LINKS = sorted(set(re.findall(r"\]\(([^):]+)\)", README)))
 
 
 def test_there_is_something_to_run() -> None:
     assert len(PYTHON) == 1
-    assert len(COMMANDS) == 5
+    assert {line.split()[1] for line in SHOWN} == set(COMMANDS) - {"demo"}  # make demo is in the first lines
 
 
 @pytest.mark.parametrize("code", PYTHON)
@@ -25,9 +27,19 @@ def test_python_blocks_run_as_they_stand(code: str) -> None:
     exec(compile(code, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_end_as_the_readme_says(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", SHOWN)
+def test_commands_end_as_the_readme_says(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(command.partition(";")[0])
     expected = 20 if "100%" in command else 0
     assert main(words[1:]) == expected
-    assert "connect" in capsys.readouterr().out
+    assert capsys.readouterr().out
+    files = {word for word in words if word.endswith((".pcapng", ".html", ".snap"))}
+    assert files == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()

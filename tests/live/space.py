@@ -105,6 +105,11 @@ class Space:
         self._sockets.append(made)
         return made
 
+    def keep(self, made: socket.socket) -> socket.socket:
+        """To be closed at the end."""
+        self._sockets.append(made)
+        return made
+
     def listen(self, host: str = "127.0.0.1", port: int = 0, backlog: int = 128) -> socket.socket:
         listener = self.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listener.bind((host, port))

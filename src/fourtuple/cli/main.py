@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "a tour in a few seconds, with real packets",
     "wires": "what can be used here, and why not the rest",
     "syn-schedule": "when an unanswered SYN goes again and connect() gives up",
+    "snapshot": "sockets and sysctls of this machine in one file",
 }
 
 _DESCRIPTION = "The Linux connect() path in Python: watch it, run it, ask it."

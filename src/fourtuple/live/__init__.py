@@ -16,28 +16,58 @@ TYPE_CHECKING = False  # neither typing nor socket is imported: together they ta
 if TYPE_CHECKING:
     from typing import Any
 
+    from fourtuple.live.connecting import connect as connect
     from fourtuple.live.netns import Netns as Netns
     from fourtuple.live.netns import all_netns as all_netns
     from fourtuple.live.netns import find_netns as find_netns
+    from fourtuple.live.owners import Owner as Owner
+    from fourtuple.live.owners import Owners as Owners
+    from fourtuple.live.owners import owners_of as owners_of
+    from fourtuple.live.probe import Measured as Measured
+    from fourtuple.live.probe import PoisonMap as PoisonMap
+    from fourtuple.live.probe import measure_connect as measure_connect
+    from fourtuple.live.probe import poison_map as poison_map
     from fourtuple.live.reader import all_sockets as all_sockets
     from fourtuple.live.reader import sockets as sockets
     from fourtuple.live.refusal import CannotRead as CannotRead
     from fourtuple.live.rows import Destination as Destination
     from fourtuple.live.rows import Socket as Socket
+    from fourtuple.live.snapshot import Snapshot as Snapshot
+    from fourtuple.live.snapshot import SnapshotError as SnapshotError
+    from fourtuple.live.snapshot import take_snapshot as take_snapshot
     from fourtuple.live.socket_table import Destinations as Destinations
     from fourtuple.live.socket_table import SocketTable as SocketTable
+    from fourtuple.live.streams import open_connection as open_connection
+    from fourtuple.live.system import System as System
+    from fourtuple.live.system import read_system as read_system
+    from fourtuple.live.system import route_towards as route_towards
 
 _HOME = {
     "CannotRead": "refusal",
     "Destination": "rows",
     "Destinations": "socket_table",
+    "Measured": "probe",
     "Netns": "netns",
+    "Owner": "owners",
+    "Owners": "owners",
+    "PoisonMap": "probe",
+    "Snapshot": "snapshot",
+    "SnapshotError": "snapshot",
     "Socket": "rows",
     "SocketTable": "socket_table",
+    "System": "system",
     "all_netns": "netns",
     "all_sockets": "reader",
+    "connect": "connecting",
     "find_netns": "netns",
+    "measure_connect": "probe",
+    "open_connection": "streams",
+    "owners_of": "owners",
+    "poison_map": "probe",
+    "read_system": "system",
+    "route_towards": "system",
     "sockets": "reader",
+    "take_snapshot": "snapshot",
 }
 
 __all__ = [*_HOME]
