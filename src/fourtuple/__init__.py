@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # typing is not imported: it would take most of the time 
 if TYPE_CHECKING:
     from typing import Any
 
+    from fourtuple.doctor.explain_errors import explain_errors as explain_errors
     from fourtuple.errors import ConnectError as ConnectError
     from fourtuple.host import Host as Host
     from fourtuple.machine import Machine as Machine
@@ -27,6 +28,7 @@ _HOME = {
     "Sysctls": "fourtuple.sysctl",
     "Tracer": "fourtuple.trace",
     "Wait": "fourtuple.sock.wait",
+    "explain_errors": "fourtuple.doctor.explain_errors",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -18,8 +18,8 @@ _TYPES = {
     "null": type(None),
 }
 _KNOWN = {
-    "$schema", "$defs", "title", "description", "type", "const", "enum", "required", "properties", "additionalProperties",
-    "items", "minItems", "maxItems", "minimum", "maximum",
+    "$schema", "$defs", "title", "description", "type", "const", "enum", "required", "properties",
+    "additionalProperties", "items", "minItems", "maxItems", "minimum", "maximum",
 }  # fmt: skip
 
 

@@ -55,6 +55,13 @@ def test_the_table_has_a_row_for_each_wire_and_what_auto_takes(
     assert rows["tun-host"].startswith("✗ tun-host  no    the real network ")
 
 
+def test_its_help_fits_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["wires", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_a_refusal_has_its_reason_and_its_remedy_below(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

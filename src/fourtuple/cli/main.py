@@ -23,9 +23,12 @@ from fourtuple.cli.terminal import Terminal, let_go, open_terminal
 COMMANDS = {
     "connect": "one connect(), every kernel function with its decision",
     "demo": "a tour in a few seconds, with real packets",
+    "map": "every port of the range as connect() to a destination finds it",
+    "plan": "how many connections a second fit, and what makes more fit",
+    "why": "every way connect() or bind() comes to an errno, and which one it is here",
+    "snapshot": "sockets and sysctls of this machine in one file",
     "wires": "what can be used here, and why not the rest",
     "syn-schedule": "when an unanswered SYN goes again and connect() gives up",
-    "snapshot": "sockets and sysctls of this machine in one file",
 }
 
 _DESCRIPTION = "The Linux connect() path in Python: watch it, run it, ask it."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fourtuple import __version__
 from fourtuple.cli.html.markup import Html, both_widths, box, join, picture, tag, text_at
 from fourtuple.cli.html.page import document, theme_button
+from fourtuple.cli.html.path import unbroken
 from fourtuple.cli.port_words import legend, parity_names, taken_share, words_of
 from fourtuple.doctor import port_states as ps
 from fourtuple.doctor.words import grouped, percent
@@ -27,7 +28,7 @@ _TALLEST = 420
 _SHAPES = {
     # height of the stroke, where it lies in the square, dashes: parts of a square
     ps.JOINED: (0.34, 0.5, ()),
-    ps.DOUBTFUL: (0.34, 0.5, ()),
+    ps.DOUBTFUL: (0.34, 0.5, (0.66, 0.34)),
     ps.REUSABLE: (0.34, 0.83, ()),
     ps.USED: (1.0, 0.5, ()),
     ps.TIME_WAIT: (0.5, 0.75, ()),
@@ -46,11 +47,12 @@ def ports_page(asked: Asked) -> str:
     is_map = asked.is_connected or asked.states.is_buckets
     headline = title(asked) if is_map else nobody(asked)
     where, _, share = headline.partition("   ")
+    host = [asked.reading.system.hostname] if asked.reading.is_live else []
     header = tag(
         "header",
         theme_button(),
         tag("h1", where, join(" ", tag("span", share, class_="remark")) if share else None),
-        tag("p", " · ".join([asked.reading.system.hostname, *facts(asked)]), class_="sub"),
+        tag("p", " · ".join([*host, *facts(asked)]), class_="sub"),
     )
     column = tag("div", _kinds_card(asked), _facts_card(asked), class_="column")
     return document(where, header, tag("main", _map_card(asked), column, class_="two"), _footer(asked))
@@ -141,7 +143,7 @@ def _kinds_card(asked: Asked) -> Html:
             "tr",
             tag("td", _swatch(kind, names)),
             tag("td", words_of(kind, states.is_buckets)),
-            *[tag("td", grouped(n)) for n in (first, second, first + second)],
+            *[tag("td", unbroken(n)) for n in (first, second, first + second)],
             tag("td", "takes", class_="good") if kind in states.open else tag("td", "passes", class_="bad"),
         )
         for kind, first, second in legend(states)

@@ -207,7 +207,8 @@ opacity:.45}
 .kinds{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
 .kinds th,.kinds td{text-align:right;padding:5px 0 5px 10px;font-weight:400;border-top:1px solid var(--line)}
 .kinds tr:first-child th{border:0;color:var(--dim);font-size:12px}
-.kinds td:first-child{padding-left:0;width:34px}.kinds td:nth-child(2){text-align:left;overflow-wrap:anywhere}.kinds svg{display:block;width:34px;height:14px}
+.kinds td:first-child{padding-left:0;width:34px}.kinds td:nth-child(2){text-align:left;overflow-wrap:anywhere}
+.kinds svg{display:block;width:34px;height:14px}
 .squares.even{stroke:var(--blue)}.squares.odd{stroke:var(--orange)}.squares.new{stroke:var(--text)}
 .node{fill:var(--card);stroke:var(--grey);stroke-width:1.5}.node.good{stroke:var(--green)}
 .node.bad{stroke:var(--red);stroke-dasharray:5 3}
