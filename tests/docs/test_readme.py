@@ -33,8 +33,8 @@ def test_commands_end_as_the_readme_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command.partition(";")[0])
-    expected = 20 if "100%" in command else 0
-    assert main(words[1:]) == expected
+    expected = {20} if "100%" in command else {0, 10, 11} if words[1] == "doctor" else {0}
+    assert main(words[1:]) in expected
     assert capsys.readouterr().out
     files = {word for word in words if word.endswith((".pcapng", ".html", ".snap"))}
     assert files == {path.name for path in tmp_path.iterdir()}

@@ -61,6 +61,18 @@ def test_full_is_eaddrnotavail_for_this_destination_and_no_other(sick: Sick) -> 
     assert sick.succeeding(B) == (other.free.likely, "EADDRNOTAVAIL")
 
 
+@pytest.mark.parametrize("order", [(A, B), (B, A)], ids=["full first", "full last"])
+def test_a_destination_past_half_beside_a_full_one_is_no_hoarder(
+    sick: Sick, order: tuple[tuple[str, int], ...]
+) -> None:
+    for to in order:
+        sick.hold(PORTS if to == A else 230, to)
+    found = sick.state().predict(SOURCE, *B)
+    assert found.errno == ""
+    assert found.free.low <= found.free.likely == 170
+    assert sick.succeeding(B)[0] == 170
+
+
 def test_a_bind_hoarder_is_known_by_its_parity(sick: Sick) -> None:
     sick.hold(100, C, bind=(SOURCE, 0))
     state = sick.state()

@@ -23,6 +23,7 @@ from fourtuple.cli.terminal import Terminal, let_go, open_terminal
 COMMANDS = {
     "connect": "one connect(), every kernel function with its decision",
     "demo": "a tour in a few seconds, with real packets",
+    "doctor": "who is near EADDRNOTAVAIL here, what connect() costs, what fixes it",
     "map": "every port of the range as connect() to a destination finds it",
     "plan": "how many connections a second fit, and what makes more fit",
     "why": "every way connect() or bind() comes to an errno, and which one it is here",

@@ -421,7 +421,7 @@ def _note_owner(t: Tables, dest: int, port: int, sure: bool) -> None:
         t.first_dest[port] = dest
     elif t.first_dest[port] != _MANY and t.h.dests.saddr[t.first_dest[port]] == t.h.dests.saddr[dest]:
         t.first_dest[port] = _MANY
-    if t.low <= port <= t.high and t.first_dest[port] != _MANY:
+    if t.low <= port <= t.high:
         if (port - t.low) & 1:
             t.second_parity[dest] += 1
         else:
