@@ -183,8 +183,10 @@ class PrivateNamespace:
             pidfd = os.pidfd_open(self.pid)
         except OSError:
             return True
+        poll = select.poll()  # which has no limit of 1,024 descriptors
+        poll.register(pidfd, select.POLLIN)
         try:
-            return bool(select.select([pidfd], [], [], patience)[0])
+            return bool(poll.poll(patience * 1000))
         finally:
             os.close(pidfd)
 
