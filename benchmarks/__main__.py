@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import connections, destinations, handshakes, kernel_search, live_sockets, loops, ports
+from benchmarks import connections, destinations, doctor, handshakes, kernel_search, live_sockets, loops, ports
 from benchmarks.report import Table, as_json, machine
 
 SECTIONS = {
@@ -15,6 +15,7 @@ SECTIONS = {
     "connections": connections.run,
     "handshakes": handshakes.run,
     "live-sockets": live_sockets.run,
+    "doctor": doctor.run,
 }
 
 

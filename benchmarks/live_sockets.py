@@ -62,7 +62,7 @@ class Sockets:
     """As many sockets of a namespace as wanted; a reading of them by each way."""
 
     def __init__(self, pid: int, stack: ExitStack) -> None:
-        self._pid = pid
+        self.pid = pid
         self._stack = stack
         self.count = 0
         self.parts: list[dict[str, float]] = []
@@ -71,7 +71,7 @@ class Sockets:
         """Up to `wanted`, whole destinations."""
         while self.count < wanted:
             peer = f"203.0.113.{1 + self.count // PER_DESTINATION}"
-            program = self._stack.enter_context(Native("kernel_search", self._pid, peer, 443))
+            program = self._stack.enter_context(Native("kernel_search", self.pid, peer, 443))
             (done,) = program.ask("fill", PER_DESTINATION, *RANGE)
             assert done == PER_DESTINATION, f"{done} of {PER_DESTINATION} connections"
             self.count += done
@@ -96,22 +96,22 @@ class Sockets:
         return Cost(took, said["read"])
 
     def _run(self, *command: str) -> tuple[float, str]:
-        line = ["nsenter", "--net", "--user", "--preserve-credentials", "--target", str(self._pid), *command]
-        if not _other_user_namespace(self._pid):
-            line.remove("--user")
-        before = _children_s()
-        done = subprocess.run(line, check=True, capture_output=True, text=True)
-        return _children_s() - before, done.stdout
+        before = children_s()
+        done = subprocess.run(inside(self.pid, *command), check=True, capture_output=True, text=True)
+        return children_s() - before, done.stdout
 
 
-def _children_s() -> float:
+def inside(pid: int, *command: str) -> list[str]:
+    """The command line that runs a program in the network namespace of a process."""
+    other_user = os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+    user = ["--user", "--preserve-credentials"] if other_user else ["--preserve-credentials"]
+    return ["nsenter", "--net", *user, "--target", str(pid), *command]
+
+
+def children_s() -> float:
     """CPU time of all programs that have ended: nothing here waits, so it is what an idle machine takes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _other_user_namespace(pid: int) -> bool:
-    return os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
 
 
 def run(quick: bool) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ def test_reserved_ports(sick: Sick) -> None:
 def test_tcp_tw_reuse(sick: Sick) -> None:
     sick.sysctl("net.ipv4.tcp_tw_reuse", 0)
     sick.time_waits(60, (SOURCE, 9000))
+    time.sleep(0.05)  # past the delay of 1 ms, and the kernel's tick
     state = sick.state()
     assert state.predict(SOURCE, SOURCE, 9000).free.likely == PORTS - 60
     slow = what_if(state, {"tcp_tw_reuse": "1", "tcp_tw_reuse_delay": "50000"})

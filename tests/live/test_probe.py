@@ -7,7 +7,6 @@ import json
 import os
 import random
 import socket
-import struct
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,13 +17,13 @@ from fourtuple.live import CannotRead, measure_connect, poison_map, probe, socke
 from fourtuple.live.probe import LOOPBACK, REPAIR
 from fourtuple.live.socket_options import set_no_port, set_port_range, set_repair, set_reuse
 from tests.kernel.netns import in_namespace
+from tests.live.packets import Capture
 from tests.live.space import Space, needs_root
 
 pytestmark = needs_root
 
 both_ways = pytest.mark.parametrize("way", [REPAIR, LOOPBACK])
 NOWHERE = ("203.0.113.7", 443)
-_ETH_P_ALL = 3
 
 
 @pytest.fixture
@@ -276,33 +275,6 @@ def test_a_server_can_bind_a_port_while_it_is_probed(space: Space, prepare: Call
 
 
 # ------------------------------------------------------------------------------------------ packets and traces
-
-
-class Capture:
-    """TCP packets on every device of a namespace, lo included, as (device, source address, destination address)."""
-
-    def __init__(self, space: Space) -> None:
-        self._socket = space.run(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
-        self._socket.setblocking(False)
-
-    def devices(self) -> list[str]:
-        """Of each TCP packet since the last call; a packet over lo is seen going and coming."""
-        seen = []
-        while True:
-            try:
-                packet, name = self._socket.recvfrom(100)
-            except BlockingIOError:
-                return seen
-            is_tcp = packet[9] == 6 if packet[0] >> 4 == 4 else packet[6] == 6
-            if name[1] in (0x0800, 0x86DD) and is_tcp:
-                seen.append(name[0])
-
-    def dropped(self) -> int:
-        return int(struct.unpack("=II", self._socket.getsockopt(263, 6, 8))[1])  # PACKET_STATISTICS
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture

@@ -52,7 +52,8 @@ def table_with(table: SocketTable, found: PoisonMap) -> SocketTable:
             flags[row] |= NO_PORT | NO_PORT_KNOWN
         elif port in shut:
             flags[row] &= ~(NO_PORT | NO_PORT_KNOWN) & 0xFF
-    _add_bound(packed, sorted(shut - seen))
+    sizes = {name: getattr(table, name).itemsize for name in packed if name != "addresses6"}
+    _add_bound(packed, sizes, sorted(shut - seen))
     return SocketTable.unpack(
         {name: bytes(column) for name, column in packed.items()},
         netns=table.netns,
@@ -65,11 +66,7 @@ def table_with(table: SocketTable, found: PoisonMap) -> SocketTable:
     )
 
 
-def _add_bound(packed: dict[str, bytearray], ports: Sequence[int]) -> None:
-    rows = len(packed["family"])
-    if not rows:
-        return
-    sizes = {name: len(column) // rows for name, column in packed.items() if name != "addresses6"}
+def _add_bound(packed: dict[str, bytearray], sizes: dict[str, int], ports: Sequence[int]) -> None:
     for port in ports:
         values = {**_NEW_ROW, "sport": port}
         for name, size in sizes.items():

@@ -407,7 +407,8 @@ def _note_owners(t: Tables) -> None:
     i = 1
     while i <= t.h.tw.high_water:
         if t.h.tw.dest[i] != 0:
-            _note_owner(t, t.h.tw.dest[i], t.h.tw.num[i], t.drop[t.tw_row[i]] != 0)
+            sure = t.columns.flags[t.tw_row[i]] & _NO_PORT != 0 or t.drop[t.tw_row[i]] != 0  # --probe says so, only
+            _note_owner(t, t.h.tw.dest[i], t.h.tw.num[i], sure)
         i += 1
 
 
