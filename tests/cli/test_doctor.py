@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,11 @@ from typing import Any
 import pytest
 
 from fourtuple.cli import doctor as command
+from fourtuple.cli.doctor_text import _next
 from fourtuple.cli.main import main
-from fourtuple.doctor.finding import KINDS
+from fourtuple.doctor.finding import KINDS, WARNING, Finding, Fix
+from fourtuple.doctor.findings import Question, diagnose
+from fourtuple.doctor.reading import Reading
 from fourtuple.doctor.what_if import KEYS
 from fourtuple.live.snapshot import take_snapshot, write
 from tests.cli.schema import check, load
@@ -211,6 +215,36 @@ def test_what_if_stands_beside_today_and_comes_true(sick: Sick, capsys: pytest.C
     assert (dest["fill"], dest["what_if"]["fill"], dest["what_if"]["free"]) == (1.0, 0.5, 400)
     sick.range(LOW - 400, HIGH)
     assert sick.succeeding(A) == (400, "EADDRNOTAVAIL")
+
+
+@needs_root
+def test_to_close_a_process_needs_no_p(sick: Sick, capsys: pytest.CaptureFixture[str]) -> None:
+    sick.hold(7, A)
+    found = report(capsys, "--what-if", f"close=pid/{os.getpid()}", "-N", sick.path)
+    (row,) = found["destinations"]
+    assert (row["syn_sent"], row["what_if"]["fill"]) == (7, 0)
+
+
+@needs_root
+def test_where_lo_was_never_up_the_rest_is_told_without_the_probe() -> None:
+    words = ["unshare", "-n", sys.executable, "-m", "fourtuple.cli.main", "doctor", "--probe", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (10, "")
+    found = json.loads(done.stdout)
+    check(load("doctor-1"), found)
+    assert kinds(found) == ["loopback-down"]
+    (namespace,) = found["namespaces"]
+    assert namespace["probe"] is None
+    assert any(text.startswith("--probe: ") and "lo is down" in text for text in namespace["unread"])
+
+
+@needs_root
+def test_a_command_to_type_is_quoted(sick: Sick) -> None:
+    found = diagnose(Reading.of_snapshot(take_snapshot(sick.path, routes=False)), Question())
+    found.reading.is_live = True
+    fix = Fix("process", "a pool", what_if={"close": "command/a b; reboot"})
+    typed = _next(found, Finding("full", WARNING, "", "", fixes=(fix,)))[-1]
+    assert shlex.split(typed)[:4] == ["fourtuple", "doctor", "--what-if", "close=command/a b; reboot"]
 
 
 @needs_root

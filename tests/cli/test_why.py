@@ -96,6 +96,20 @@ def test_a_snapshot_instead_of_the_machine(full: Space, capsys: pytest.CaptureFi
     assert document["paths"][0]["verdict"] == "yes"
 
 
+@needs_root
+def test_of_several_namespaces_in_a_file_the_one_that_is_full_is_asked(
+    full: Space, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from fourtuple.live import take_snapshot
+    from fourtuple.live.snapshot import write
+
+    file = str(tmp_path / "all.snap")
+    with Space() as healthy:
+        write([take_snapshot(healthy.path), take_snapshot(full.path), take_snapshot(healthy.path)], file)
+    assert report(capsys, "99", "-r", file)["paths"][0]["verdict"] == "yes"
+    assert f"netns {full.path}" in shown(capsys, "99", "-r", file)
+
+
 @pytest.mark.parametrize("name", ["EADDRINUSE", "ETIMEDOUT", "EINVAL", "EMFILE", "EAGAIN", "EISCONN"])
 def test_every_document_is_as_its_schema_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(capsys, name)["errno"] == name

@@ -176,6 +176,32 @@ def test_of_two_addresses_neither_is_taken(space: Space) -> None:
     assert not error.report["is_certain"]
 
 
+def test_what_is_open_is_not_said_as_if_it_were_so(space: Space) -> None:
+    class Theirs(OSError):
+        pass
+
+    def fail() -> None:
+        raise Theirs(errno.EADDRNOTAVAIL, "no luck")
+
+    error = explained(space, fail)
+    assert not error.report["is_certain"]
+    assert str(error) == f"[Errno {errno.EADDRNOTAVAIL}] no luck"
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), float("inf"), -1.0])
+def test_a_timeout_that_is_none_is_refused_before_anything_fails(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        explain_errors(timeout=timeout)
+
+
+def test_a_generator_function_is_not_decorated_in_vain() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="put `with explain_errors"):
+        explain_errors(numbers)
+
+
 # ------------------------------------------------------------------------------------------ asyncio
 
 

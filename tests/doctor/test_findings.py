@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from fourtuple.doctor.finding import Finding, Fix
 from fourtuple.doctor.findings import Diagnosis, Question, diagnose
 from fourtuple.doctor.reading import Reading
+from fourtuple.live.cgroups import group_named
 from fourtuple.live.snapshot import take_snapshot
 from tests.doctor.sick import HIGH, LOW, OTHER_SOURCE, PORTS, SOURCE, A, B, C, Sick
 from tests.live.space import needs_root
@@ -370,6 +372,53 @@ def test_reserved_ports_that_eat_a_parity(sick: Sick) -> None:
     ports = sick.hold(100, A)
     assert all(port % 2 for port in ports)
     assert "reserved-parity" not in kinds(sick)
+
+
+def test_a_range_that_is_all_reserved_is_full_for_everybody(sick: Sick) -> None:
+    sick.sysctl("net.ipv4.ip_local_reserved_ports", f"{LOW}-{HIGH},50000")
+    assert sick.dial(A) == errno.EADDRNOTAVAIL
+    found = finding(sick, "full")
+    assert (found.severity, found.subject, found.cause) == ("critical", "every destination", "reserved")
+    assert "reserved-parity" not in kinds(sick)
+    assert found.evidence == ("400 ports: 400 reserved",)
+    fix = fix_of(found, "namespace", "reserved_ports=50000")
+    type_in(sick, fix)
+    assert len(sick.hold(PORTS, A)) == PORTS
+    assert kinds(sick).isdisjoint({"reserved-parity"})
+
+
+def test_a_range_that_bind_has_eaten_is_full_for_everybody(sick: Sick) -> None:
+    for _ in range(PORTS):
+        sick.client(bind=(SOURCE, 0))
+    assert sick.dial(A) == errno.EADDRNOTAVAIL
+    found = finding(sick, "full")
+    assert (found.severity, found.subject, found.cause) == ("critical", "every destination", "bound")
+    assert examine(sick).exit_code == 11
+    type_in(sick, fix_of(found, "namespace", "port_range"))
+    assert sick.dial(A) == errno.EINPROGRESS
+
+
+def test_a_fix_after_which_connect_fails_as_before_is_none(sick: Sick) -> None:
+    sick.sysctl("net.ipv4.ip_local_reserved_ports", f"{LOW}-{HIGH}")
+    found = examine(sick, addresses=(A[0],), port=A[1]).findings
+    assert {fix.scope for each in found if each.kind == "full" for fix in each.fixes} == {"namespace"}
+
+
+@pytest.mark.parametrize("ports", [(40_000, 40_001), (65_534, 65_535), (65_535, 65_535)])
+def test_a_tiny_range_with_reserved_ports_has_no_other_parity_to_begin_with(sick: Sick, ports: tuple[int, int]) -> None:
+    sick.range(*ports)
+    sick.sysctl("net.ipv4.ip_local_reserved_ports", str(ports[0]))
+    assert kinds(sick) & {"reserved-parity", "full"}
+
+
+def test_the_root_control_group_is_nobody(sick: Sick) -> None:
+    sick.hold(3, A)
+    taken = take_snapshot(sick.path, routes=False)
+    assert taken.owners is not None
+    groups = {number: group_named("/") for number in taken.sockets.cgroup}
+    owners = replace(taken.owners, by_inode={}, groups=groups)
+    (holder,) = Reading(taken.sockets, taken.system, owners).holders(range(3))
+    assert holder.name == "owner unknown"
 
 
 def test_a_range_of_odd_size(sick: Sick) -> None:

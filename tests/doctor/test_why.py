@@ -150,6 +150,13 @@ def test_reserved_ports_are_named(space: Space) -> None:
     assert found.it[0].text.endswith(": 4 reserved")
 
 
+def test_a_range_that_is_all_reserved_is_why_though_nobody_is_connected(space: Space) -> None:
+    space.sysctl("net.ipv4.ip_local_port_range", "40000 40003")
+    space.sysctl("net.ipv4.ip_local_reserved_ports", "40000-40003")
+    found = ask(space, "EADDRNOTAVAIL")
+    assert found.it[0].text == "4 of 4 ports cannot be had to any destination: 4 reserved"
+
+
 def test_a_process_is_asked_about_where_it_connects_to(space: Space) -> None:
     fill(space)
     found = ask(space, "EADDRNOTAVAIL", pid=os.getpid())

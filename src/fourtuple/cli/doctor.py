@@ -175,6 +175,9 @@ def _question(args: argparse.Namespace) -> Question:
 
     if args.warn > args.crit:
         raise Failure(f"doctor: --warn {args.warn:.0%} is above --crit {args.crit:.0%}", exits.USAGE)
+    changes = _changes(args.what_if)
+    if any(kind in changes.get("close", "") for kind in ("pid/", "command/")):
+        args.processes = True  # else nobody's sockets are known, and nothing is closed
     return Question(
         addresses=_addresses(args.destination),
         port=_port(args.destination),
@@ -182,7 +185,7 @@ def _question(args: argparse.Namespace) -> Question:
         warn=args.warn,
         crit=args.crit,
         everything=args.everything,
-        changes=_changes(args.what_if),
+        changes=changes,
     )
 
 
@@ -299,15 +302,16 @@ def _probe(readings: list[Reading], tell: Terminal) -> None:
     from fourtuple.live.probe import ABOUT, poison_way
     from fourtuple.live.refusal import CannotRead
 
-    try:
-        for reading in readings:
+    for reading in readings:
+        try:
             about = ABOUT[poison_way(reading.sockets.netns)]
             if tell.is_tty or tell.stream is not sys.stderr:
                 tell.print(*wrapped(f"--probe {about}", tell))
             probe(reading)
-    except CannotRead as error:
-        denied = error.errno in (errno.EPERM, errno.EACCES)
-        raise Failure(f"--probe: {error}", exits.NO_PERMISSION if denied else exits.USAGE) from None
+        except CannotRead as error:
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise Failure(f"--probe: {error}", exits.NO_PERMISSION) from None
+            reading.unread += (f"--probe: {error}",)  # lo is down, say: the rest is still worth telling
 
 
 def _limits(owners: dict[int, Any]) -> dict[int, Limits]:

@@ -99,7 +99,7 @@ def _settings(reading: Reading) -> list[str]:
     sysctls = reading.system.sysctls
     inside = sum(low <= port <= high for port in reading.reserved)
     parity = "odd" if low & 1 else "even"
-    reserved = f"{grouped(inside)} ports" if inside else "none" if not reading.reserved else "none inside"
+    reserved = plural(inside, "port") if inside else "none" if not reading.reserved else "none inside"
     words = [f"range {low}–{high} = {plural(high - low + 1, 'port')} ({parity} first)", f"reserved {reserved}"]
     words.append(f"tcp_tw_reuse {_TW_REUSE.get(sysctls.tcp_tw_reuse, sysctls.tcp_tw_reuse)}")
     return words if sysctls.tcp_timestamps else [*words, "tcp_timestamps 0"]
@@ -171,7 +171,9 @@ def _next(found: Diagnosis, worst: Finding | None) -> list[str]:
         words.append(f"fourtuple map {worst.subject}{here}")
     if what_if and not found.changed:
         key, value = next(iter(what_if.items()))
-        words.append(f"fourtuple doctor --what-if {key}={value}{here}")
+        from shlex import quote  # a program may be called anything
+
+        words.append(f"fourtuple doctor --what-if {quote(f'{key}={value}')}{here}")
     return words
 
 
@@ -181,9 +183,10 @@ def _nobody(found: Diagnosis, question: Question, destination: str) -> Line:
     then = state.anywhere()
     if question.port is not None and question.addresses:
         then = state.predict(None, question.addresses[0], question.port)
+    outcome = f"fails: {then.errno}" if then.errno else f"takes {duration(then.cost_us.likely)}"
     return [
         (f"{destination}: nobody is connected to it; ", ""),
-        (f"{plural(then.free.likely, 'port')} free, the next connect() takes {duration(then.cost_us.likely)}", ""),
+        (f"{plural(then.free.likely, 'port')} free, the next connect() {outcome}", ""),
     ]
 
 

@@ -207,10 +207,10 @@ def nobody(asked: Asked) -> str:
 
 def title(asked: Asked) -> str:
     """What the map is of, and how full that is."""
-    from fourtuple.doctor.words import endpoint, grouped, percent
+    from fourtuple.doctor.words import endpoint, grouped, percent, plural
 
     p = asked.prediction
-    share = f"{grouped(p.ports_in_range - p.free.likely)} of {grouped(p.ports_in_range)} ports"
+    share = f"{grouped(p.ports_in_range - p.free.likely)} of {plural(p.ports_in_range, 'port')}"
     if asked.states.is_buckets:
         return f"bind buckets   {share} are out of reach of every connect()"
     return f"{p.source} → {endpoint(p.destination, p.port)}   {share} taken ({percent(p.fill)})"

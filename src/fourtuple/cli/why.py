@@ -15,6 +15,7 @@ from fourtuple.cli.exits import Failure
 from fourtuple.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from fourtuple.doctor.reading import Reading
     from fourtuple.doctor.strace import Log
     from fourtuple.doctor.why import Asked, Explanation
     from fourtuple.doctor.why_path import Path
@@ -141,7 +142,23 @@ def _from_file(args: argparse.Namespace, where: tuple[tuple[str, int], ...]) -> 
         raise Failure(f"-r: {error}", exits.USAGE) from None
     if not taken:
         raise Failure(f"-r: {args.file}: holds no namespace", exits.USAGE)
-    return ask_snapshot(Reading.of_snapshot(taken[0]), where, args.pid or 0)
+    readings = [Reading.of_snapshot(each) for each in taken]
+    asked_about = (
+        max(readings, key=lambda each: _fits(each, where, args.pid or 0)) if len(readings) > 1 else readings[0]
+    )
+    return ask_snapshot(asked_about, where, args.pid or 0)
+
+
+def _fits(reading: Reading, where: tuple[tuple[str, int], ...], pid: int) -> tuple[bool, bool, float]:
+    """Of the namespaces in a file: that of the process, else the one that is worst off."""
+    owners = reading.owners.by_inode.values() if reading.owners else ()
+    has_pid = any(owner.pid == pid for owner in owners)
+    found = [
+        p
+        for address, port in where or ((None, None),)
+        for p in reading.state.destinations(at_most=1, destination=address or None, port=port)
+    ]
+    return has_pid, bool(reading.state.anywhere().errno), max((p.fill for p in found), default=0.0)
 
 
 def _places(word: str | None) -> tuple[tuple[str, int], ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -61,6 +62,8 @@ class Explainer:
         return open_case(value, self._destination)
 
     def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError("explain_errors: its body runs after the call; put `with explain_errors():` into it")
         is_coroutine = inspect.iscoroutinefunction(function)
         wrapped: Any = self._around_coroutine(function) if is_coroutine else self._around(function)
         functools.update_wrapper(wrapped, function)
@@ -118,5 +121,7 @@ def explain_errors(
 
     `destination`: (address, port) where connect() goes to, if the exception does not say.
     """
+    if not 0 <= timeout < threading.TIMEOUT_MAX:
+        raise ValueError(f"explain_errors: timeout={timeout}: a number of seconds from 0 on")
     explainer = Explainer(timeout, destination)
     return explainer if function is None else explainer(function)

@@ -353,7 +353,7 @@ def _class_of(base: type[BaseException], kind: type[ConnectError]) -> Any:
     """Named as the class that was raised: that is what people look for in a traceback."""
 
     def text(self: Any) -> str:
-        return f"{self.original}: {self.report['reason']}"
+        return f"{self.original}{self.strerror.removeprefix(os.strerror(self.errno))}"
 
     def reduce(self: Any) -> Any:
         return _again, (self.original, kind, self.errno, self.strerror, self.report)

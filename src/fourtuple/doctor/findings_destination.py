@@ -53,7 +53,7 @@ def _ports_finding(reading: Reading, p: Prediction, fixes: Fixes, crit: float) -
         (*_evidence(p), *_time_wait_evidence(reading, p)),
         holders,
         _FULL_RULE if kind in ("full", "near-full") else _CLIFF_RULE,
-        ordered(
+        _helping(
             [
                 fixes.port_range_option(p) if kind != "full" else None,
                 fixes.pool(p, holders) if p.by_state.get("ESTABLISHED", 0) else None,
@@ -69,6 +69,11 @@ def _ports_finding(reading: Reading, p: Prediction, fixes: Fixes, crit: float) -
         _cause(p),
         p,
     )
+
+
+def _helping(fixes: Sequence[Fix | None]) -> tuple[Fix, ...]:
+    """In order, without those after which connect() fails as before."""
+    return ordered(fix for fix in fixes if fix and not (fix.after and fix.after.errno))
 
 
 def _state_of(p: Prediction, crit: float, first: str) -> tuple[str, str, str]:
@@ -226,7 +231,7 @@ def _resent(reading: Reading, g: int, rows: list[int], resent: list[int]) -> Fin
         f"no answer: {plural(len(resent), 'SYN')} sent again, up to {most} time{'s' * (most > 1)}",
         (f"{grouped(len(rows))} in SYN_SENT, {grouped(len(resent))} of them resent; {answers}: {where}",),
         reading.holders(resent),
-        f"tcp_retransmit_timer: after {retries} more SYNs ETIMEDOUT (tcp_syn_retries): fourtuple syn-schedule",
+        f"tcp_retransmit_timer: ETIMEDOUT after {retries} SYNs sent again (tcp_syn_retries): fourtuple syn-schedule",
         (
             Fix("process", "a timeout of its own for connect(): settimeout(), SO_SNDTIMEO",
                 effect="fails when the program wants, not the kernel"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fourtuple.doctor.finding import NOTE, WARNING, Finding, Fix
+from fourtuple.doctor.finding import CRITICAL, NOTE, WARNING, Finding, Fix
 from fourtuple.doctor.fixes import NODE_PORTS, Fixes, effect, on_kubernetes_node, ordered
 from fourtuple.doctor.reading import TIME_WAIT, Holder
 from fourtuple.doctor.words import duration, grouped, percent, plural, port_list, some_of
@@ -22,11 +22,48 @@ _EVERYBODY = "every destination"
 
 def port_findings(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
     """All of this module."""
+    yield from nothing_left(reading, fixes)
     yield from bind_before_connect(reading, fixes)
     yield from listeners_in_range(reading)
     yield from reserved_parity(reading, fixes)
     yield from odd_range(reading, fixes)
     yield from range_over_others(reading)
+
+
+def nothing_left(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
+    """No port for anybody: reserved ports, bind() and listeners have the whole range."""
+    anywhere = reading.state.anywhere()
+    if not anywhere.errno:
+        return
+    shut = anywhere.shut_sure_ports + anywhere.shut_likely_ports
+    parts = [(anywhere.reserved_ports, "reserved"), (shut, "taken by bind() or listen()")]
+    surely = "fails" if anywhere.errno_certain else "most likely fails"
+    yield Finding(
+        "full",
+        CRITICAL,
+        _EVERYBODY,
+        f"the next connect() {surely}, wherever it goes: {anywhere.errno}",
+        (f"{plural(anywhere.ports_in_range, 'port')}: " + ", ".join(f"{grouped(n)} {what}" for n, what in parts if n),),
+        (),
+        "__inet_hash_connect: a port that is reserved, or that bind() took, is passed over whoever asks",
+        ordered([_fewer_reserved(reading, fixes, anywhere), fixes.wider_range(anywhere)]),
+        ("ulimit -n", "TIME_WAIT", "another source or destination (no port for these either)"),
+        anywhere.reasons if anywhere.inferred else (),
+        "reserved" if anywhere.reserved_ports > shut else "bound",
+        anywhere,
+    )
+
+
+def _fewer_reserved(reading: Reading, fixes: Fixes, anywhere: Prediction) -> Fix | None:
+    """Give back the reserved ports of the range, but those that somebody listens on."""
+    low, high = reading.port_range
+    left = port_list(port for port in reading.reserved if not low <= port <= high or port in reading.listeners)
+    changes = {"ip_local_reserved_ports": left}
+    then = fixes.after(changes, anywhere)
+    if then.errno:
+        return None
+    command = reading.sysctl("ip_local_reserved_ports", left or '""')
+    return Fix("namespace", "reserve fewer ports", command, effect(then), then, changes)
 
 
 def bind_before_connect(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
@@ -122,6 +159,8 @@ def reserved_parity(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
     if not inside or first < 0.5 * of_first:
         return
     anywhere = reading.state.anywhere()
+    if anywhere.errno:
+        return  # nothing_left() says it
     parity = "odd" if low & 1 else "even"
     yield Finding(
         "reserved-parity",
@@ -130,7 +169,7 @@ def reserved_parity(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
         f"{grouped(first)} of the {grouped(of_first)} {parity} ports are reserved, and those are looked at first",
         (
             f"{plural(len(inside), 'reserved port')} in the range; each connect() anywhere passes over "
-            f"{grouped(round(anywhere.passed.mean))} ports: {duration(anywhere.cost_us.likely)}, "
+            f"{plural(round(anywhere.passed.mean), 'port')}: {duration(anywhere.cost_us.likely)}, "
             f"{duration(anywhere.baseline_us.likely)} without",
         ),
         (),
@@ -145,6 +184,8 @@ def reserved_parity(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
 
 def _other_parity_first(reading: Reading, fixes: Fixes, anywhere: Prediction) -> Fix | None:
     low, high = reading.port_range
+    if high - low < 2:
+        return None  # nothing would be left
     changes = {"ip_local_port_range": f"{low + 1}-{high - 1 if (high - low) & 1 else high}"}
     then = fixes.after(changes, anywhere)
     if then.errno or then.cost_us.likely >= anywhere.cost_us.likely:

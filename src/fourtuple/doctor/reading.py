@@ -148,7 +148,7 @@ class Reading:
         if found:
             return found.name
         group = self.owners.groups.get(self.sockets.cgroup[row]) if self.owners else None
-        return group.name if group else ""
+        return group.name if group and group.name != "/" else ""  # the root group says nothing
 
     def holders(self, rows: Iterable[int]) -> tuple[Holder, ...]:
         """Who holds these sockets, most first; () when owners were not asked for."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from fourtuple.doctor.answers import Prediction
 from fourtuple.doctor.predict import State
 from fourtuple.doctor.remake import remake
+from fourtuple.doctor.words import plural
 from fourtuple.live import tables as live_tables
 from fourtuple.live.socket_table import STATE_NUMBERS
 from fourtuple.sysctl import Sysctls
@@ -169,7 +170,9 @@ def _close(change: _Change, value: str) -> None:
         if any(match(row) for match in matches):
             change.drop[row] = 1
             closed += 1
-    change.notes.append(f"{closed} sockets closed; each that this side closes first is in TIME_WAIT for 60 s before")
+    change.notes.append(
+        f"{plural(closed, 'socket')} closed; each that this side closes first is in TIME_WAIT for 60 s before"
+    )
 
 
 def _matcher(state: State, value: str) -> _Match:
@@ -180,7 +183,9 @@ def _matcher(state: State, value: str) -> _Match:
 
 
 def _by_pid(state: State, what: str) -> _Match:
-    inodes = {inode for inode, owner in state.owners.items() if str(owner.pid) == what}
+    if not what.isdecimal():
+        raise ValueError(f"close=pid/{what}: a number")
+    inodes = {inode for inode, owner in state.owners.items() if owner.pid == int(what)}
     return lambda row: state.sockets.inode[row] in inodes
 
 

@@ -90,7 +90,8 @@ def _no_port(path: Path, asked: Asked) -> Answer:
 def _predictions(asked: Asked) -> list[Prediction]:
     state = asked.reading.state
     if not asked.targets:
-        return state.destinations(at_most=10)
+        anywhere = state.anywhere()
+        return [anywhere] if anywhere.errno else state.destinations(at_most=10)
     found: list[Prediction] = []
     for target in asked.targets:
         address = target.address.removeprefix("::ffff:")

@@ -115,7 +115,7 @@ class Aliases:
             owners=self._owners(one.owners) if one.owners else None,
             limits={limits.pid: limits for limits in map(self._limits, one.limits.values())},
             is_anonymized=True,
-            unseen=(f"{len(one.unseen)} network namespaces could not be read",) if one.unseen else (),
+            unseen=("some network namespaces could not be read",) if one.unseen else (),
         )
 
     def _table(self, table: SocketTable, system: System) -> SocketTable:

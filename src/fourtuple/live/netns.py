@@ -131,7 +131,8 @@ def all_netns() -> tuple[list[Netns], list[str]]:
             if inode not in found:
                 found[inode] = Netns(f"pid {pid}", f"/proc/{pid}/ns/net", inode, False)
     if hidden:
-        unseen.append(f"{hidden} processes of other users: their network namespaces are not for us to see (needs root)")
+        who = f"{hidden} processes" if hidden > 1 else "1 process"
+        unseen.append(f"{who} of other users: their network namespaces are not for us to see (needs root)")
     return list(found.values()), unseen
 
 
