@@ -205,10 +205,7 @@ def _owner_saddr(bind: BindTable, owner: int) -> int:
 
 
 def bucket_move(bind: BindTable, sk: int, saddr: int) -> None:
-    """The address of a socket that has a port changes (inet_bhash2_update_saddr): who is there already decides.
-
-    A port that has opened since it moved stays open when it moves away again, as nobody calls bind().
-    """
+    """The address of a socket that has a port changes (inet_bhash2_update_saddr): who is there already decides."""
     port = bind.sks.num[sk]
     open_there = _is_open_at(bind, port, saddr, sk << 1)
     moved = _is_moved(bind, sk << 1)
@@ -239,7 +236,6 @@ def bucket_claim(bind: BindTable, port: int, saddr: int) -> None:
     while owner != 0 and bind.moved != 0:
         if _is_moved(bind, owner) and _owner_saddr(bind, owner) == saddr:
             _unmove(bind, port, owner)
-            portset_add(bind.sets, _SHUT, port)
         owner = bucket_next(bind, owner)
 
 
@@ -250,6 +246,7 @@ def _unmove(bind: BindTable, port: int, owner: int) -> None:
         bind.sks.userlocks[owner >> 1] &= ~_BIND_MOVED & 0xFF
     bind.moved -= 1
     bind.bound[port] += 1
+    portset_add(bind.sets, _SHUT, port)
 
 
 def bucket_replace(bind: BindTable, port: int, old: int, new: int) -> None:
