@@ -114,6 +114,18 @@ def bind_of_the_address_after_connect(x: Any) -> list[int]:
     return wildcard_bind_after_connect(x, "first")
 
 
+def an_address_that_goes_again(x: Any) -> list[int]:
+    """The port that opened stays open when the socket leaves that address, until somebody calls bind()."""
+    only_port(x)
+    answers = [connected(x, 1, 0, SHARING), connected(x, 2, 1, SHARING)]
+    x.socket(3, SHARING)
+    answers += [x.bind(3, "any", P), x.connect(3, 2), x.close(2), x.unconnect(3)]
+    answers += [connected(x, 4, 3, SHARING), connected(x, 5, 1, SHARING)]
+    x.socket(6, SHARING)
+    answers += [x.bind(6, "first", P), x.close(6), x.close(5), connected(x, 7, 1), x.close(3)]
+    return [*answers, x.connect(7, 1)]
+
+
 def the_other_4_tuple_is_still_taken(x: Any) -> list[int]:
     """The port that opened beside a bound socket is open to other destinations, not to that socket's own."""
     answers = wildcard_bind_after_connect(x)
@@ -129,6 +141,7 @@ EXPECTED = {
     fin_with_timestamp: [P, 0, 0, ADDRNOTAVAIL, P],
     wildcard_bind_after_connect: [P, P, P, P, ADDRNOTAVAIL, P],
     bind_of_the_address_after_connect: [P, P, P, P, ADDRNOTAVAIL, ADDRNOTAVAIL],
+    an_address_that_goes_again: [P, P, P, P, 0, 0, P, P, P, 0, 0, ADDRNOTAVAIL, 0, P],
     the_other_4_tuple_is_still_taken: [P, P, P, P, ADDRNOTAVAIL, P, ADDRNOTAVAIL, P],
 }
 

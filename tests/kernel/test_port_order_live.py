@@ -24,6 +24,7 @@ from tests.kernel.port_judge.session import (
     histories,
     recorded,
     some_histories,
+    sound_histories,
     verdict,
 )
 
@@ -76,7 +77,7 @@ def test_a_refusal_that_does_not_come_back_is_kept(monkeypatch: pytest.MonkeyPat
 @pytest.mark.compiled_only
 @pytest.mark.parametrize("model", WRONG, ids=lambda model: model.name)
 def test_a_wrong_idea_of_the_hidden_start_is_refuted(model: type) -> None:
-    assert any(verdict(history, model()) for history in (directed_history()[0], *some_histories()))
+    assert any(verdict(history, model()) for history in (directed_history()[0], *sound_histories()))
 
 
 @pytest.mark.compiled_only
@@ -97,7 +98,7 @@ def test_the_histories_meet_every_kind_of_call_and_failure() -> None:
 @pytest.mark.compiled_only
 def test_what_is_known_of_the_hidden_start_excludes_other_ports() -> None:
     searches = telling = 0
-    for history in some_histories():
+    for history in sound_histories():
         judge = Judge(history)
         judge.run()
         searches += judge.searches

@@ -29,6 +29,7 @@ cpdef void bucket_join(BindTable bind, uint32_t port, uint32_t owner, bint conne
 @cython.locals(before=uint32_t, after=uint32_t)
 cpdef void bucket_leave(BindTable bind, uint32_t port, uint32_t owner, bint connect_bind) noexcept nogil
 cdef void _heal(BindTable bind, uint32_t port) noexcept nogil
+cdef bint _has_astray(BindTable bind, uint32_t port) noexcept nogil
 cdef bint _is_moved(BindTable bind, uint32_t owner) noexcept nogil
 @cython.locals(flags=uint32_t)
 cdef bint _keeps_shut(BindTable bind, uint32_t owner) noexcept nogil

@@ -7,7 +7,8 @@ A bucket exists while it has owners.  Its state decides who may join it (net/ipv
   other owner leaves (`heals`), so that is nearly the same as `bound[port] > 0`; before, when all owners are gone.
 - Nearly: the kernel keeps that state per (port, address), and a socket whose address comes later (bound to the
   wildcard, then connected) does not close an address that connect() has opened.  It is BIND_MOVED and not in `bound`;
-  the port stays shut until any owner leaves, and is then open although that socket has it.
+  the port stays shut until any owner leaves, and is then open although that socket has it.  When it changes its
+  address again the port stays open until the next bind(), though from then on it is in `bound`: it is astray.
 - Before 3.9 there is no fastreuseport (`has_reuseport`): it stays -1, and a bind() with SO_REUSEADDR that joins a
   bucket of connect()s does not close it.
 - bind() looks at fastreuse > 0 and fastreuseport > 0 for its fast way, else at every owner (inet/connection_sock.py).
@@ -51,7 +52,7 @@ class BindTable:
     """Bucket columns for the 65,536 ports.
 
     Of `sets`, RESERVED is ip_local_reserved_ports, SHUT what connect() passes over: those and the buckets of bind().
-    `moved`: how many owners are BIND_MOVED.
+    `moved`: how many owners are BIND_MOVED or astray: their ports may be open, and no map has their 4-tuples.
     """
 
     __slots__ = (
@@ -154,6 +155,10 @@ def bucket_join(bind: BindTable, port: int, owner: int, connect_bind: bool) -> N
     if _is_moved(bind, owner):
         bind.moved += 1
         return
+    if first != 0 and _has_astray(bind, port):  # the TIME_WAIT of one
+        bind.moved += 1
+        bind.bound[port] += 1
+        return
     if bind.has_reuseport or bind.fastreuse[port] >= 0:
         portset_add(bind.sets, _SHUT, port)
     bind.bound[port] += 1
@@ -177,6 +182,8 @@ def bucket_leave(bind: BindTable, port: int, owner: int, connect_bind: bool) -> 
         if _is_moved(bind, owner):
             bind.moved -= 1
         else:
+            if _has_astray(bind, port):
+                bind.moved -= 1
             bind.bound[port] -= 1
     if bind.bound[port] == 0 and (bind.heals or bind.owners[port] == 0):
         _heal(bind, port)
@@ -187,6 +194,11 @@ def _heal(bind: BindTable, port: int) -> None:
     bind.fastreuseport[port] = -1
     if not portset_test(bind.sets, _RESERVED, port):
         portset_discard(bind.sets, _SHUT, port)
+
+
+def _has_astray(bind: BindTable, port: int) -> bool:
+    """Are the owners in `bound` astray?  All are, or none."""
+    return bind.moved != 0 and bind.bound[port] != 0 and bind.fastreuse[port] < 0 and bind.fastreuseport[port] < 0
 
 
 def _is_moved(bind: BindTable, owner: int) -> bool:
@@ -210,11 +222,15 @@ def bucket_move(bind: BindTable, sk: int, saddr: int) -> None:
     open_there = _is_open_at(bind, port, saddr, sk << 1)
     moved = _is_moved(bind, sk << 1)
     if open_there and not moved:
+        if not _has_astray(bind, port):
+            bind.moved += 1
         bind.sks.userlocks[sk] |= _BIND_MOVED
-        bind.moved += 1
         bind.bound[port] -= 1
     elif moved and not open_there:
-        _unmove(bind, port, sk << 1)
+        bind.bound[port] += 1
+        if not _has_astray(bind, port):
+            bind.moved -= 1
+        bind.sks.userlocks[sk] &= ~_BIND_MOVED & 0xFF
 
 
 def _is_open_at(bind: BindTable, port: int, saddr: int, newcomer: int) -> bool:
@@ -231,7 +247,13 @@ def _is_open_at(bind: BindTable, port: int, saddr: int, newcomer: int) -> bool:
 
 
 def bucket_claim(bind: BindTable, port: int, saddr: int) -> None:
-    """bind() or listen() at this address: the port is closed by all there that connect() did not bind."""
+    """bind() or listen() at this address: the port is closed by all there that connect() did not bind.
+
+    Comes before the new fastreuse: who was astray no longer is.
+    """
+    if _has_astray(bind, port):
+        bind.moved -= bind.bound[port]
+        portset_add(bind.sets, _SHUT, port)
     owner = bind.head[port]
     while owner != 0 and bind.moved != 0:
         if _is_moved(bind, owner) and _owner_saddr(bind, owner) == saddr:

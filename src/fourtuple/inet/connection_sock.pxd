@@ -2,7 +2,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fourtuple.inet.bind cimport BindTable, bucket_claim, bucket_join, bucket_next
 from fourtuple.inet.hashinfo cimport InetHashinfo, inet_sk_get_local_port_range
-from fourtuple.inet.portset cimport portset_test
+from fourtuple.inet.portset cimport portset_add, portset_test
 from fourtuple.inet.secrets cimport get_random_u32_below
 from fourtuple.inet.sock_options cimport SockOptions
 from fourtuple.trace cimport trace
@@ -10,7 +10,7 @@ from fourtuple.trace cimport trace
 cdef int _EADDRINUSE
 cdef uint32_t _TCP_LISTEN, _REUSE, _REUSEPORT
 cdef int _ANY, _STRICT
-cdef uint32_t _RESERVED
+cdef uint32_t _RESERVED, _SHUT
 
 @cython.locals(port=int32_t)
 cpdef int inet_csk_get_port(InetHashinfo h, uint32_t sk, uint32_t snum) except? -2

@@ -13,7 +13,7 @@ import errno
 from fourtuple.inet.bind import FASTREUSEPORT_ANY, FASTREUSEPORT_STRICT, bucket_claim, bucket_join, bucket_next
 from fourtuple.inet.flags import REUSE, REUSEPORT
 from fourtuple.inet.hashinfo import InetHashinfo, inet_sk_get_local_port_range
-from fourtuple.inet.portset import RESERVED, portset_test
+from fourtuple.inet.portset import RESERVED, SHUT, portset_add, portset_test
 from fourtuple.inet.secrets import get_random_u32_below
 from fourtuple.kernel_map import FN_INET_CSK_GET_PORT
 from fourtuple.trace import trace
@@ -25,6 +25,7 @@ _REUSEPORT = REUSEPORT
 _ANY = FASTREUSEPORT_ANY
 _STRICT = FASTREUSEPORT_STRICT
 _RESERVED = RESERVED
+_SHUT = SHUT
 
 
 def inet_csk_get_port(h: InetHashinfo, sk: int, snum: int) -> int:
@@ -38,12 +39,14 @@ def inet_csk_get_port(h: InetHashinfo, sk: int, snum: int) -> int:
         trace(h.tracer, FN_INET_CSK_GET_PORT, sk, snum, port)
     if port < 0:
         return port
-    inet_csk_update_fastreuse(h, sk, port)
     if h.bind.moved != 0:
         bucket_claim(h.bind, port, h.sks.saddr[sk])
+    inet_csk_update_fastreuse(h, sk, port)
     if h.sks.num[sk] == 0:
         h.sks.num[sk] = port
         bucket_join(h.bind, port, sk << 1, False)
+    elif h.bind.fastreuse[port] >= 0:
+        portset_add(h.sets, _SHUT, port)  # before 3.9 bind() may have left it open
     return 0
 
 

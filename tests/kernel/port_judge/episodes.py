@@ -272,6 +272,63 @@ def an_address_that_somebody_bound(x: Player) -> None:
     x.connected(4, SILENT_TOO)
 
 
+def an_address_that_goes_again(x: Player) -> None:
+    """The port has opened by then and stays open, until somebody calls bind()."""
+    x.only_port()
+    x.connected(1, ANSWERS, SHARING)
+    x.connected(2, ANSWERS_TOO, SHARING)
+    x.bound(3, "any", x.p, SHARING)
+    x.connect(3, SILENT)
+    x.close(2)
+    x.step(world.UNCONNECT, x.base + 3, None)
+    x.connected(4, SILENT_TOO, SHARING)
+    x.close(4)
+    x.connected(5, SILENT_TOO, SHARING)
+    x.bound(6, "first", x.p, SHARING)
+    x.close(6)
+    x.connected(7, ANSWERS_TOO, SHARING)
+    x.close(5)
+    x.connect(7, ANSWERS_TOO)
+    x.close(3)
+    x.connect(7, ANSWERS_TOO)
+
+
+def an_address_that_comes_back(x: Player) -> None:
+    """To where nobody is by then: others may have the port, but not its 4-tuple, nor that of its TIME_WAIT."""
+    x.only_port()
+    x.connected(1, ANSWERS_TOO, SHARING)
+    x.connected(2, SILENT_TOO, SHARING)
+    x.bound(3, "any", x.p, SHARING)
+    x.connect(3, SILENT)
+    x.close(2)
+    x.step(world.UNCONNECT, x.base + 3, None)
+    x.close(1)
+    x.connect(3, ANSWERS)
+    x.connected(4, ANSWERS)
+    x.connect(4, SILENT)
+    x.time_wait(3)
+    x.connected(5, ANSWERS)
+    x.connect(5, SILENT_TOO)
+
+
+def an_address_that_comes_back_and_listens(x: Player) -> None:
+    """listen() shuts the port, and what leaves it open is gone with the listener."""
+    x.only_port()
+    x.connected(1, ANSWERS_TOO, SHARING)
+    x.connected(2, SILENT_TOO, SHARING)
+    x.bound(3, "any", x.p, SHARING)
+    x.connect(3, SILENT)
+    x.close(2)
+    x.step(world.UNCONNECT, x.base + 3, None)
+    x.connected(4, SILENT)
+    x.close(4)
+    x.close(1)
+    x.listen(3)
+    x.connected(5, SILENT)
+    x.close(3)
+    x.connect(5, SILENT)
+
+
 def another_bind_after_the_address_came(x: Player) -> None:
     """It shuts the port for both: when it leaves, the other still keeps it."""
     x.only_port()
@@ -432,7 +489,8 @@ EPISODES = (
     both_passes, a_range_fills, an_odd_range_fills, searches_in_a_row, with_and_without_a_range_of_its_own,
     failed_searches, a_walk_over_shut_ports, reserved_ports, a_range_of_its_own, a_range_of_its_own_reaches_too_far,
     a_bound_port, the_bound_one_leaves, bound_without_a_port, an_address_that_comes_later, an_address_that_was_there,
-    an_address_where_nobody_is, an_address_that_somebody_bound, another_bind_after_the_address_came,
+    an_address_where_nobody_is, an_address_that_somebody_bound, an_address_that_goes_again,
+    an_address_that_comes_back, an_address_that_comes_back_and_listens, another_bind_after_the_address_came,
     its_time_wait_opens_the_port, its_fin_wait2_opens_the_port, one_port_for_all, a_device_first, no_device_first,
     a_young_time_wait, an_old_time_wait, a_time_wait_without_timestamps, a_time_wait_in_a_bound_sockets_way,
     a_port_found_by_bind, sharing_by_one_side, a_listener, two_addresses, out_of_turn, over_a_rehash,

@@ -42,6 +42,12 @@ STEP = "numbers.step = 1 if local else 2"
 PASS = "        pass\n"
 ODD = "get_random_u32_below(h.secrets, remaining) | 1"
 NEIGHBOUR = "owner != newcomer and _owner_saddr(bind, owner) == saddr"
+GOES = "    elif moved and not open_there:\n"
+ASTRAY = (
+    "return bind.moved != 0 and bind.bound[port] != 0 and bind.fastreuse[port] < 0 and bind.fastreuseport[port] < 0"
+)
+JOINED = "    if bind.has_reuseport or bind.fastreuse[port] >= 0:\n"
+SHUT_IT = "        portset_add(bind.sets, _SHUT, port)\n"
 RIPE = "return delay < age <= 0x7FFFFFFF"
 
 MUTATIONS = (
@@ -71,7 +77,7 @@ MUTATIONS = (
     _one("IP_LOCAL_PORT_RANGE with parity", SEARCH, STEP, "numbers.step = 2"),
     _one("IP_LOCAL_PORT_RANGE is not clipped", TABLES, "own_high != 0 and low <= own_high <= high:", "own_high != 0:"),
     # buckets
-    _one("a bucket of bind() may be joined", BUCKETS, "        portset_add(bind.sets, _SHUT, port)\n", PASS),
+    _one("a bucket of bind() may be joined", BUCKETS, JOINED + SHUT_IT, JOINED + PASS),
     _one("a bucket never heals", BUCKETS, "        _heal(bind, port)\n", PASS),
     _one(
         "IP_BIND_ADDRESS_NO_PORT counts as bound",
@@ -85,6 +91,8 @@ MUTATIONS = (
     _one("it opens the port where bind() was", BUCKETS, "                return False\n", "                pass\n"),
     _one("it opens the port where nobody was", BUCKETS, NEIGHBOUR, "owner != newcomer"),
     _one("the next that leaves does not open the port", BUCKETS, "bind.moved == 0 and bind.heals", "bind.heals"),
+    _one("it shuts the port when its address goes", BUCKETS, GOES, GOES + SHUT_IT),
+    _one("its 4-tuple is forgotten when its address goes", BUCKETS, ASTRAY, "return False"),
     _one("bind() does not shut it again", BUCKETS, "while owner != 0 and bind.moved != 0:", "while False:"),
     _one("its FIN_WAIT2 does not open the port", BUCKETS, "if bind.moved != 0 and bind.bound[port] == 0:", "if False:"),
     # 4-tuples
