@@ -11,8 +11,9 @@ from fourtuple import kernel_map as km
 from fourtuple.cli.chart import Series, buckets, nanoseconds, render_chart
 from fourtuple.cli.ladder import Packet, packet_words, render_ladder
 from fourtuple.cli.render import render_steps, shorten_scans, wrap
-from fourtuple.cli.steps import Names, describe, duration, grouped
+from fourtuple.cli.steps import Names, describe, duration
 from fourtuple.cli.terminal import Line, Terminal
+from fourtuple.doctor.words import grouped
 from fourtuple.trace import Record
 from fourtuple.wire.build import tcp_packet
 from tests.cli.golden import check_golden

@@ -17,9 +17,9 @@ from fourtuple.address import parse_ipv4
 from fourtuple.cli.chart import Series, nanoseconds, render_chart
 from fourtuple.cli.demo import SERVER, Stage
 from fourtuple.cli.render import paragraph
-from fourtuple.cli.steps import grouped
 from fourtuple.cli.story import explanation_lines, summary_lines, trace_lines
 from fourtuple.cli.terminal import Line
+from fourtuple.doctor.words import grouped
 from fourtuple.kernel_map import FN__INET_HASH_CONNECT
 from fourtuple.sock.af_inet import pack_sockaddr_in, sockaddr_in
 from fourtuple.sock.syscall import SOCK_NONBLOCK, SOCK_STREAM

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fourtuple import kernel_map as km
 from fourtuple.address import format_ipv4
 from fourtuple.cli.attempt import Attempt
-from fourtuple.cli.steps import grouped
+from fourtuple.doctor.words import grouped
 from fourtuple.errors import errno_name, reason_for
 from fourtuple.inet.hashtables import port_is_reserved
 from fourtuple.sysctl import Sysctls

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fourtuple.cli.steps import duration, grouped
+from fourtuple.cli.steps import duration
 from fourtuple.cli.terminal import Line, Terminal
+from fourtuple.doctor.words import grouped
 from fourtuple.wire.build import TcpPacket, parse_packet
 from fourtuple.wire.tcp import ACK, SYN
 from fourtuple.wire.text import flag_words, format_packet

@@ -16,8 +16,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from fourtuple import kernel_map as km
-from fourtuple.cli.steps import GOOD_LOOKS, LOOK_WORDS, Step, duration, grouped
+from fourtuple.cli.steps import GOOD_LOOKS, LOOK_WORDS, Step, duration
 from fourtuple.cli.terminal import Line, Terminal
+from fourtuple.doctor.words import grouped
 
 _TIME_WIDTH = 8
 _WHOLE, _FIRST = 7, 3

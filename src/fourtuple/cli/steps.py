@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fourtuple import kernel_map as km
 from fourtuple.address import format_ipv4
+from fourtuple.doctor.words import grouped
 from fourtuple.errors import errno_name
 from fourtuple.kernel_profile import PROFILES
 from fourtuple.tcp.states import STATE_NAMES, TCP_SYN_SENT
@@ -60,11 +61,6 @@ class Names:
     profile: str = "6.18"
     lost: Mapping[int, str] = field(default_factory=dict)
     """Which of the packets sent, counted from 0, were lost, and by which rule."""
-
-
-def grouped(number: int) -> str:
-    """28232 -> '28 232'."""
-    return f"{number:,}".replace(",", " ")
 
 
 def duration(us: float) -> str:

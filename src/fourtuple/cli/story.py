@@ -12,8 +12,9 @@ from fourtuple.cli.explain import explain
 from fourtuple.cli.http import parse_answer, printable
 from fourtuple.cli.ladder import Packet, render_ladder
 from fourtuple.cli.render import paragraph, render_steps, table
-from fourtuple.cli.steps import Names, describe, duration, grouped
+from fourtuple.cli.steps import Names, describe, duration
 from fourtuple.cli.terminal import Line, Terminal, length
+from fourtuple.doctor.words import plural
 from fourtuple.errors import errno_name
 from fourtuple.kernel_map import FN_IP_QUEUE_XMIT
 from fourtuple.shell.wires import added_source, can_be_a_peer, can_serve
@@ -43,7 +44,7 @@ def head_lines(attempt: Attempt, out: Terminal, seed: int, prefilled: int) -> li
         rows.append(("path", " · ".join(path)))
     rows += [("note", note) for note in wire.notes]
     if prefilled:
-        rows.append(("fill", f"{_count(prefilled, 'four-tuple')} to {server} put in our tables, without packets"))
+        rows.append(("fill", f"{plural(prefilled, 'four-tuple')} to {server} put in our tables, without packets"))
     return table(rows, "dim", out.width, indent=0)
 
 
@@ -97,8 +98,8 @@ def summary_lines(attempt: Attempt, out: Terminal) -> list[Line]:
         (f" → {attempt.request.address}:{attempt.request.port}", ""),
     ]
     looked = len(attempt.looks)
-    ports = f"{_count(looked, 'port')} looked at" if looked else "no port search"
-    remark = f"{ports}, {_count(len(attempt.segments), 'segment')}"
+    ports = f"{plural(looked, 'port')} looked at" if looked else "no port search"
+    remark = f"{ports}, {plural(len(attempt.segments), 'segment')}"
     if length(line) + len(gap) + len(remark) <= out.width:
         return [[*line, (gap + remark, "dim")]]
     return [line, [(" " * 16 + remark, "dim")]]
@@ -107,21 +108,17 @@ def summary_lines(attempt: Attempt, out: Terminal) -> list[Line]:
 def _failure_lines(attempt: Attempt, out: Terminal) -> list[Line]:
     call = "bind" if attempt.bind_code else "connect"
     sent = sum(packet.outgoing for packet in attempt.segments)
-    packets = f"{_count(sent, 'packet')} sent" if sent else "no packet was sent"
+    packets = f"{plural(sent, 'packet')} sent" if sent else "no packet was sent"
     if not sent and any(record.fn == FN_IP_QUEUE_XMIT for record in attempt.records):
         packets = "no packet left the host"
     when = f"after {duration(attempt.connect_us)}" if attempt.connect_us else "at once"
     line: Line = [(f"{call}() = -1 {errno_name(attempt.error)}", "bad"), (f" {when}; {packets}", "")]
     if not attempt.untraced_us:
         return [line]
-    looked = _count(len(attempt.looks), "port")
+    looked = plural(len(attempt.looks), "port")
     untraced = duration(attempt.untraced_us)
     remark = f"writing down {looked} took most of that; unwatched the same call takes {untraced}"
     return [line, *paragraph(remark, out.width, style="dim")]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{grouped(number)} {what}{'' if number == 1 else 's'}"
 
 
 def explanation_lines(attempt: Attempt, out: Terminal) -> list[Line]:
@@ -142,9 +139,9 @@ def answer_lines(attempt: Attempt, out: Terminal) -> list[Line]:
         name = errno_name(attempt.answer_code)
         return [[("then ", ""), (name, "bad"), (f" ({os.strerror(attempt.answer_code)})", "")]]
     if not attempt.request.wants_answer:
-        return [[(f"sent {_count(len(attempt.request.payload), 'byte')}", "")]]
+        return [[(f"sent {plural(len(attempt.request.payload), 'byte')}", "")]]
     status, body = parse_answer(attempt.answer)
-    size = f"{_count(len(attempt.answer), 'byte')} in {duration(attempt.answer_us)}"
+    size = f"{plural(len(attempt.answer), 'byte')} in {duration(attempt.answer_us)}"
     more = ", the rest was not read" if attempt.answer_is_cut else ""
     first = printable(status.encode(), 1, out.width - len(size + more) - 3)
     head: Line = [(" · ".join([*(first or ["no HTTP"]), size + more]), "good" if " 200 " in status else "warn")]

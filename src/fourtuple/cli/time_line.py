@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from fourtuple.cli.steps import grouped
 from fourtuple.cli.terminal import Line, Terminal
+from fourtuple.doctor.words import grouped
 
 _US = 1_000_000
 _WIDEST = 110

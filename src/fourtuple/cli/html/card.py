@@ -7,7 +7,7 @@ from fourtuple.cli.attempt import Attempt
 from fourtuple.cli.explain import explain
 from fourtuple.cli.html.markup import Html, join, tag
 from fourtuple.cli.html.snapshot import FREE, RESERVED, SHARED, Bucket, Snapshot
-from fourtuple.cli.steps import grouped
+from fourtuple.doctor.words import grouped
 from fourtuple.errors import errno_name
 
 

@@ -15,8 +15,9 @@ from fourtuple.cli.attempt import Attempt
 from fourtuple.cli.html.markup import Html, tag
 from fourtuple.cli.html.ports import LOOK_CLASS, SYMBOLS
 from fourtuple.cli.render import shorten_scans
-from fourtuple.cli.steps import GOOD_LOOKS, SS_NAMES, Step, describe, duration, grouped
+from fourtuple.cli.steps import GOOD_LOOKS, SS_NAMES, Step, describe, duration
 from fourtuple.cli.story import names_of
+from fourtuple.doctor.words import grouped
 from fourtuple.kernel_map import KernelFunction
 from fourtuple.tcp.states import STATE_NAMES
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 
 from fourtuple.cli.html.markup import Html, box, picture, tag
-from fourtuple.cli.steps import grouped
+from fourtuple.doctor.words import grouped
 
 LEVELS = (10, 45, 62)
 """Percent in use: far below the half, just below, above."""

@@ -18,7 +18,7 @@ from fourtuple.cli.html.markup import Html, both_widths, box, line_of, picture, 
 from fourtuple.cli.html.path import head_of
 from fourtuple.cli.html.ports import LEGEND, LOOK_CLASS, STATE_CLASS, SYMBOLS
 from fourtuple.cli.html.snapshot import Snapshot
-from fourtuple.cli.steps import grouped
+from fourtuple.doctor.words import grouped
 
 WIDE, NARROW = 620, 306
 _CELL, _PITCH, _BREAK = 24, 27, 24
