@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from fourtuple.address import parse_ipv4, parse_prefix
 from fourtuple.inet.hashinfo import InetHashinfo
+from fourtuple.inet.tuple_index import index_reserve
 from fourtuple.ip.devinet import NetDevice
 from fourtuple.ip.fib import Fib
 from fourtuple.ip.fib_table import Metrics
@@ -85,6 +86,7 @@ class Host:
     `now_us`     time at the beginning
     `sysctl`     {"net.ipv4.tcp_syn_retries": "2"}: values that differ from the defaults; OSError for what Linux refuses
     `max_sockets`, `max_time_wait`   rows to reserve; memory is used as they are
+    `reserve`    how many connections are certain to come: their index is made at once and need not grow
     `trace`      a Tracer that every function on the path of connect() reports to
     `profile`    the kernel to imitate
 
@@ -100,6 +102,7 @@ class Host:
         sysctl: Mapping[str, str] | None = None,
         max_sockets: int = 65_536,
         max_time_wait: int | None = None,
+        reserve: int = 0,
         trace: Tracer | None = None,
         profile: str = "6.18",
     ) -> None:
@@ -108,6 +111,7 @@ class Host:
         sks = TcpSockTable(max_sockets)
         rows = max_sockets if max_time_wait is None else max_time_wait
         hashinfo = InetHashinfo(sks, self.sysctls, self.machine.secrets, rows)
+        index_reserve(hashinfo.ehash, reserve)
         self.fib = Fib(self.sysctls)
         self.net = Net(sks, hashinfo, self.fib, self.sysctls, self.machine.secrets, TimerWheel())
         self.net.protocols = {IPPROTO_ICMP: IcmpProtocol(), IPPROTO_TCP: TcpProtocol()}

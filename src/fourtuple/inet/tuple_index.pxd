@@ -19,6 +19,7 @@ cdef class TupleIndex:
     cdef public uint32_t key_saddr, key_daddr, key_ports, key_hash, cursor, distance
     cdef public bint cursor_old
 
+cpdef int index_reserve(TupleIndex index, uint64_t count) except -1
 cdef void _grow(TupleIndex index) noexcept with gil
 cdef void _release_old(TupleIndex index) noexcept with gil
 cdef uint32_t _entry_hash(TupleIndex index, uint32_t entry) noexcept nogil

@@ -87,6 +87,13 @@ class TupleIndex:
         return [slot & self.entry_mask for slot in slots if slot > _TOMB]
 
 
+def index_reserve(index: TupleIndex, count: int) -> None:
+    """Make room for `count` entries at two thirds load.  Only while the index is empty; it still grows beyond."""
+    capacity = count + count // 2
+    if index.count == 0 and capacity > index.table.capacity:
+        index._install(capacity)
+
+
 def _grow(index: TupleIndex) -> None:
     """Start on a quarter more slots; the old ones empty step by step."""
     index.old = index.table

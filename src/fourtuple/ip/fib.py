@@ -24,6 +24,7 @@ from fourtuple.ip.fib_table import (
     INET_DSCP_MASK,
     NO_METRICS,
     FibRoute,
+    FibClock,
     FibTable,
     Flow,
     Metrics,
@@ -116,7 +117,7 @@ class Fib:
 
     def __init__(self, sysctls: Sysctls | None = None) -> None:
         self.sysctls = sysctls or Sysctls()
-        self.generation = 0
+        self.clock = FibClock()
         self.devices: dict[int, NetDevice] = {}
         self.tables: dict[int, FibTable] = {}
         self.rules = default_rules()
@@ -128,9 +129,14 @@ class Fib:
         self.local_addresses: dict[int, list[NetDevice]] = {}  # the latest device to get it comes first
         self.add_device("lo", LOOPBACK_MTU, loopback=True)
 
+    @property
+    def generation(self) -> int:
+        """Another one means that what was looked up before may be wrong."""
+        return self.clock.generation
+
     def changed(self) -> None:
         """Something that a lookup depends on is different now (rt_cache_flush)."""
-        self.generation += 1
+        self.clock.generation += 1
         self.route_caches.clear()
         self.input_cache.clear()
 

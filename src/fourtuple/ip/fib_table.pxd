@@ -5,6 +5,11 @@ cdef int _DSCP_MASK, _RTN_UNICAST
 
 
 @cython.final
+cdef class FibClock:
+    cdef public uint32_t generation
+
+
+@cython.final
 cdef class Flow:
     cdef public uint32_t daddr, saddr, mark
     cdef public int oif, tos, scope

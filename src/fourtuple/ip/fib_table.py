@@ -32,6 +32,15 @@ _DSCP_MASK = INET_DSCP_MASK
 _RTN_UNICAST = RTN_UNICAST
 
 
+class FibClock:
+    """The generation of the tables, in a place of its own: compiled code compares it for every packet."""
+
+    __slots__ = ("generation",)
+
+    def __init__(self) -> None:
+        self.generation = 0
+
+
 class Flow:
     """What is looked up (struct flowi4). The lookup fills in addresses and device as it decides them."""
 

@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fourtuple.inet.secrets cimport BootSecrets
+from fourtuple.ip.fib_table cimport FibClock
 from fourtuple.ip.route cimport ip_route_connect
 from fourtuple.ip.txqueue cimport TxQueue
 from fourtuple.mib cimport Mib
@@ -13,6 +14,7 @@ from fourtuple.wire.ipv4 cimport Ipv4Header
 
 cdef class IpNet:
     cdef public object fib
+    cdef public FibClock fib_clock
     cdef public Sysctls sysctl
     cdef public BootSecrets secrets
     cdef public Mib mib
@@ -33,7 +35,7 @@ cdef class IpNet:
 
 
 @cython.locals(generation=uint32_t)
-cpdef void net_refresh(IpNet net)
+cpdef void net_refresh(IpNet net) except *
 @cython.locals(key=uint64_t, slot=uint64_t, wide=uint64_t)
 cpdef object net_route(IpNet net, uint32_t daddr, uint32_t saddr, uint32_t oif)
 cpdef bint ip_is_local(IpNet net, uint32_t daddr, uint32_t saddr, int dev)

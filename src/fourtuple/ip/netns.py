@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fourtuple.inet.secrets import BootSecrets
+from fourtuple.ip.fib_table import FibClock
 from fourtuple.ip.route import Route, Rtable, ip_route_connect, ip_route_input_is_local
 from fourtuple.ip.txqueue import TxQueue
 from fourtuple.mib import Mib
@@ -28,12 +29,13 @@ class IpNet:
     """Addresses and routes (`fib`), sysctls, counters, packets on their way out (`tx`) and to itself (`loopback`)."""
 
     __slots__ = (
-        "err_ip", "fib", "fib_generation", "local_addr", "local_addresses", "loopback", "mib", "now_us", "protocols",
+        "err_ip", "fib", "fib_clock", "fib_generation", "local_addr", "local_addresses", "loopback", "mib", "now_us", "protocols",
         "route_keys", "route_oifs", "routes", "rtables", "rx_dev", "rx_icmp", "rx_ip", "secrets", "sniff", "sysctl",
         "tracer", "tx", "tx_ip",
     )  # fmt: skip
 
     fib: Any
+    fib_clock: FibClock
     tracer: Tracer | None
     sniff: Callable[[str, int, bytes], None] | None
     protocols: dict[int, Any]
@@ -45,6 +47,7 @@ class IpNet:
 
     def __init__(self, fib: object, sysctl: Sysctls, secrets: BootSecrets) -> None:
         self.fib = fib
+        self.fib_clock = self.fib.clock
         self.sysctl = sysctl
         self.secrets = secrets
         self.mib = Mib()
@@ -70,7 +73,7 @@ class IpNet:
 
 def net_refresh(net: IpNet) -> None:
     """Forget what was learned from `fib` if it has changed since; once at the start of each call into the engine."""
-    generation = net.fib.generation
+    generation = net.fib_clock.generation
     if generation != net.fib_generation:
         net.fib_generation = generation
         net.local_addr = 0

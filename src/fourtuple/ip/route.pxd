@@ -3,7 +3,7 @@ cimport cython
 
 from fourtuple.ip.fib_table cimport FibRoute, Flow
 
-cdef unsigned int INADDR_BROADCAST
+cdef unsigned int INADDR_BROADCAST, _HEADERS, _MAX_MTU
 cdef int RTN_LOCAL, RTN_MULTICAST, RTN_BROADCAST, RTN_UNICAST, RT_SCOPE_LINK, _LOCAL_MULTICAST
 
 
@@ -35,7 +35,8 @@ cdef class Route:
 @cython.locals(wide=cython.ulonglong, key=cython.ulonglong, cache=dict)
 cpdef object ip_route_connect(object fib, unsigned int daddr, unsigned int saddr, int oif, unsigned int mark=*, int tos=*, bint anysrc=*)
 
-cpdef unsigned int dst_metric_advmss(Rtable rt, unsigned int min_adv_mss)
+@cython.locals(mss=cython.uint)
+cpdef unsigned int dst_metric_advmss(Rtable rt, unsigned int min_adv_mss) noexcept
 
 cpdef int ip_route_input(object fib, unsigned int daddr, unsigned int saddr, int iif)
 cpdef bint ip_route_input_is_local(object fib, unsigned int daddr, unsigned int saddr=*, int iif=*)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 IP_MAX_MTU = 65535
 IP_HEADERS = 40  # IPv4 and TCP header, no options
+_MAX_MTU, _HEADERS = IP_MAX_MTU, IP_HEADERS
 _LOCAL_MULTICAST = 0xE00000  # 224.0.0.0/24
 _MOST_RTABLES = 65536  # a socket keeps a u16
 _MOST_ROUTES_KEPT = 16384  # per device asked for; then the cache starts anew
@@ -325,8 +326,10 @@ def dst_metric_advmss(rt: Rtable, min_adv_mss: int) -> int:
     """dst_metric_advmss and ipv4_default_advmss: the MSS to advertise on this route, in bytes."""
     if rt.advmss:
         return rt.advmss
-    mss = rt.mtu - IP_HEADERS if rt.mtu > IP_HEADERS else 0
-    return min(max(mss, min_adv_mss), IP_MAX_MTU - IP_HEADERS)
+    mss = rt.mtu - _HEADERS if rt.mtu > _HEADERS else 0
+    if mss < min_adv_mss:
+        mss = min_adv_mss
+    return mss if mss < _MAX_MTU - _HEADERS else _MAX_MTU - _HEADERS
 
 
 def update_pmtu(fib: Fib, rt: Rtable, flow: Flow, mtu: int, now_us: int) -> Rtable:

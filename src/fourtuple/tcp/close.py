@@ -84,11 +84,17 @@ def _close_connection(net: Net, sk: int) -> None:
         net.mib.TcpExtTCPAbortOnClose += 1
         tcp_set_state(net, sk, TCP_CLOSE)
         tcp_send_active_reset(net, sk)
-    elif sks.flags[sk] & LINGER and net.sks.option_sets[sks.opts[sk]].linger_s == 0:
+    elif sks.flags[sk] & LINGER and _lingers_not(net, sk):
         tcp_disconnect(net, sk)
         net.mib.TcpExtTCPAbortOnData += 1
     elif tcp_close_state(net, sk):
         tcp_send_fin(net, sk)
+
+
+def _lingers_not(net: Net, sk: int) -> bool:
+    """SO_LINGER of 0 seconds."""
+    opts = net.sks.option_sets[net.sks.opts[sk]]
+    return opts.linger_s == 0
 
 
 def _orphan_fin_wait2(net: Net, sk: int) -> bool:

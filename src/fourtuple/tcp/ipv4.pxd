@@ -48,6 +48,7 @@ cdef class TcpProtocol(NetProtocol):
 cpdef int tcp_v4_rcv(Net net, PacketBuffer b, uint32_t off, uint32_t length, int dev)
 @cython.locals(opts=SockOptions)
 cdef bint _passes_filters(Net net, uint32_t sk, PacketBuffer b, uint32_t off, uint32_t length)
+@cython.locals(state=uint32_t, answer=int)
 cpdef int tcp_v4_do_rcv(Net net, uint32_t sk)
 @cython.locals(th=TcpHeader, rx=TcpHeader, route=Route, rt=Rtable, queue=TxQueue, off=int64_t, ttl=uint32_t)
 cpdef int tcp_v4_send_reset(Net net)

@@ -30,7 +30,7 @@ from fourtuple.tcp.net import (
     tcp_clear_xmit_timers,
 )
 from fourtuple.tcp.output import tcp_send_active_reset
-from fourtuple.tcp.sock import SHUTDOWN_MASK, sk_free
+from fourtuple.tcp.sock import SHUTDOWN_MASK, TcpSockTable, sk_free
 from fourtuple.tcp.states import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
@@ -49,6 +49,7 @@ from fourtuple.tcp.states import (
 from fourtuple.trace import trace
 
 _M32 = 0xFFFFFFFF
+_ECONNRESET = errno.ECONNRESET
 _BINDADDR_LOCK = 4
 _BINDPORT_LOCK = 8
 
@@ -184,9 +185,9 @@ def tcp_disconnect(net: Net, sk: int) -> int:
         _listen_stop(net, sk)
     elif 1 << old & _NEED_RESET or (sks.snd_nxt[sk] != sks.write_seq[sk] and 1 << old & (TCPF_CLOSING | TCPF_LAST_ACK)):
         tcp_send_active_reset(net, sk)
-        sks.err[sk] = errno.ECONNRESET
+        sks.err[sk] = _ECONNRESET
     elif old == TCP_SYN_SENT:
-        sks.err[sk] = errno.ECONNRESET
+        sks.err[sk] = _ECONNRESET
     tcp_clear_xmit_timers(net, sk)
     _purge_all(net, sk)
     _forget_peer(net, sk)
@@ -227,10 +228,30 @@ def _forget_peer(net: Net, sk: int) -> None:
     sks.write_seq[sk] = (sks.write_seq[sk] + sks.max_window[sk] + 2) & _M32 or 1
     sks.rto[sk] = net.initial_rto
     sks.snd_cwnd[sk] = net.init_cwnd
-    for column in (
-        sks.srtt, sks.mdev, sks.mdev_max, sks.rttvar, sks.backoff, sks.probes, sks.ssthresh, sks.cwnd_cnt,
-        sks.window_clamp, sks.retransmits, sks.total_retrans, sks.total_rto, sks.optbits, sks.wscales, sks.ts_recent,
-        sks.ts_recent_stamp, sks.quick, sks.ato, sks.rcv_mss, sks.rcvq_space,
-        sks.scaling_ratio, sks.rcvbuf,
-    ):  # fmt: skip
-        column[sk] = 0
+    _forget_measures(sks, sk)
+    sks.backoff[sk] = 0
+    sks.probes[sk] = 0
+    sks.window_clamp[sk] = 0
+    sks.retransmits[sk] = 0
+    sks.total_retrans[sk] = 0
+    sks.total_rto[sk] = 0
+    sks.optbits[sk] = 0
+    sks.wscales[sk] = 0
+    sks.ts_recent[sk] = 0
+    sks.ts_recent_stamp[sk] = 0
+
+
+def _forget_measures(sks: TcpSockTable, sk: int) -> None:
+    """Round trips, congestion and what the receive buffer learnt."""
+    sks.srtt[sk] = 0
+    sks.mdev[sk] = 0
+    sks.mdev_max[sk] = 0
+    sks.rttvar[sk] = 0
+    sks.ssthresh[sk] = 0
+    sks.cwnd_cnt[sk] = 0
+    sks.quick[sk] = 0
+    sks.ato[sk] = 0
+    sks.rcv_mss[sk] = 0
+    sks.rcvq_space[sk] = 0
+    sks.scaling_ratio[sk] = 0
+    sks.rcvbuf[sk] = 0
