@@ -97,10 +97,10 @@ class Runner:
 
     def pump(self) -> None:
         """Let everything happen that can happen now."""
-        while self._pump_once():
+        while self.pump_once():
             pass
 
-    def _pump_once(self) -> bool:
+    def pump_once(self) -> bool:
         now = self.now_us()
         moved = False
         for station in self.stations:

@@ -1,0 +1,1 @@
+"""Many connections at once: open, hold, talk, close, and report on them."""

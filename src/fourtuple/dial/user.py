@@ -1,0 +1,312 @@
+"""A dial over our own stack: open, hold, talk, close, and the report of it.
+
+Lives here: when connections begin (window, rate, ramp, redials), the phases, what is measured.
+Does not live here: a round of the stack (stack.py), what is said (talk.py), the report's form (report.py).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import platform
+import resource
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import fourtuple
+from fourtuple.address import format_ipv4
+from fourtuple.dial.dialer import dial_abort, dial_count_ports
+from fourtuple.dial.failures import describe
+from fourtuple.dial.plan import DialPlan
+from fourtuple.dial.report import Asked, Busiest, DialReport, FailureCount, Left, Progress, TargetCount
+from fourtuple.dial.stack import Stack, routes_of
+from fourtuple.dial.talk import Talker
+from fourtuple.mib import mib_snapshot
+from fourtuple.shell.wire import Wire
+
+_TELL_US = 100_000
+_BACKOFF_US = 200_000  # before a connection is opened again
+_PAGE = resource.getpagesize()
+OnProgress = Callable[[Progress], None]
+
+
+class Pace:
+    """How many connections may begin at a time: `window` in flight, `rate` a second after a ramp."""
+
+    def __init__(self, plan: DialPlan, start_us: int) -> None:
+        self.count = plan.connections
+        self.window = plan.window
+        self.rate = plan.rate
+        self.ramp_us = plan.ramp_s * 1e6
+        self.start_us = start_us
+        self.begun = 0
+
+    def allowed(self, busy: int, now: int) -> int:
+        """With `busy` attempts that may still be answered."""
+        n = min(self.window - busy, self.count - self.begun)
+        if self.rate:
+            n = min(n, int(self.scheduled(now)) - self.begun)
+        return max(n, 0)
+
+    def scheduled(self, now: int) -> float:
+        """How many should have begun by now: the rate grows linearly, then stays."""
+        passed = now - self.start_us
+        ramped = min(passed, self.ramp_us)
+        grown = ramped * ramped / (2 * self.ramp_us) if self.ramp_us else 0.0
+        return (grown + passed - ramped) * self.rate / 1e6 + 1
+
+    def next_us(self, now: int) -> int:
+        """When to look again if the rate is what stands in the way."""
+        return now + min(int(1e6 / self.rate) + 1, 50_000) if self.rate and self.begun < self.count else now + _TELL_US
+
+
+class UserDial:
+    """One dial of `plan` over `wire`; run() does it, `report` is filled in on the way."""
+
+    def __init__(
+        self,
+        plan: DialPlan,
+        wire: Wire,
+        on_progress: OnProgress | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.plan = plan
+        self.stack = Stack(wire, time_connects=not wire.runner.is_virtual)
+        self.dialer = self.stack.dialer
+        self.report = DialReport(
+            version=fourtuple.__version__,
+            host=platform.node(),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            stack="user",
+            wire=wire.where,
+            seed=plan.seed,
+            asked=Asked.of(plan),
+        )
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+        self._routes = routes_of([(target.address, target.port) for target in plan.targets], plan.sources)
+        self._failed_at: dict[tuple[int, int], int] = {}
+        self._failures: dict[tuple[int, str], FailureCount] = {}
+        self._again: deque[tuple[int, int, int]] = deque()
+        self._redialed = 0
+        self._start_us = self._told_us = self._row_us = self.stack.runner.now_us()
+        self._recent: deque[tuple[int, int]] = deque(maxlen=11)
+        self.phase = "open"
+        self.talker = Talker(self.stack, plan.talk) if plan.talk else None
+
+    # ------------------------------------------------------------------------------------------ phases
+
+    def run(self) -> DialReport:
+        """All phases.  `should_stop` ends those before the close: what is open is closed, the report is whole."""
+        before, rss = _cpu(), resident()
+        self._open()
+        opened = _cpu()
+        self._note_peak(rss)
+        self._hold()
+        self._close()
+        after = _cpu()
+        cpu = self.report.cpu_s
+        cpu.user, cpu.system = after[0] - before[0], after[1] - before[1]
+        cpu.opening = sum(opened) - sum(before)
+        self._fill_in()
+        return self.report
+
+    def _open(self) -> None:
+        plan, d = self.plan, self.dialer
+        d.set_routes(self._routes)
+        d.on_end = self._on_end
+        d.is_keeping = plan.keepalive_s > 0
+        self.stack.timeout_ms = int(plan.timeout_s * 1000)
+        if self.talker:
+            self.talker.start()
+        pace = Pace(plan, self.stack.runner.now_us())
+        while (pace.begun < pace.count or d.in_flight or self._again) and not self._should_stop():
+            now = self.stack.runner.now_us()
+            self._redial(now)
+            n = pace.allowed(d.in_flight - d.stalled, now)
+            pace.begun += n
+            if not self._round(n):
+                self.stack.sleep(min(pace.next_us(now), self._next_redial(now)))
+        dial_abort(d)
+        self.report.seconds.open = self._seconds()
+        self._timeline_row()
+
+    def _round(self, begin: int, redials: int = 0) -> bool:
+        moved = self.stack.round(begin, redials)
+        if self.stack.refused:
+            self._no_room(self.stack.refused)
+        if self.talker and self.talker.round(self.stack.runner.now_us()):
+            moved = True
+        self._tell()
+        return moved
+
+    def _no_room(self, missing: int) -> None:
+        """The stack has no row for these: they failed, each of them."""
+        self.dialer.begun += missing
+        self.dialer.failed += missing
+        self._count_failure(errno.ENOBUFS, "connect", missing)
+
+    def _hold(self) -> None:
+        self.phase = "hold"
+        start = self.stack.runner.now_us()
+        until = start + int(self.plan.hold_s * 1e6)
+        while self.stack.runner.now_us() < until and not self._should_stop():
+            now = self.stack.runner.now_us()
+            self._redial(now)
+            if not self._round(0):
+                self.stack.sleep(min(until, now + _TELL_US, self._next_redial(now)))
+        if self.talker:
+            self.talker.stop()
+        self.report.seconds.hold = (self.stack.runner.now_us() - start) / 1e6
+
+    def _close(self) -> None:
+        self.phase = "close"
+        start = self.stack.runner.now_us()
+        self._again.clear()
+        dial_abort(self.dialer)
+        self.stack.close_all(reset=self.plan.close == "rst", on_round=self._tell)
+        self.report.seconds.close = (self.stack.runner.now_us() - start) / 1e6
+        self.report.seconds.total = self._seconds()
+        self._timeline_row()
+
+    # ------------------------------------------------------------------------------------------ what went wrong
+
+    def _on_end(self, sk: int, error: int, was_open: bool, redials: int) -> None:
+        """A connection failed or was lost; its row is about to be given back."""
+        sks = self.stack.host.net.sks
+        key = sks.daddr[sk], sks.dport[sk]
+        if not was_open:
+            self._failed_at[key] = self._failed_at.get(key, 0) + 1
+        self._count_failure(error, "open" if was_open else "connect", 1)
+        if redials < min(self.plan.redial, 63) and self.phase != "close" and error != errno.ECANCELED:
+            due = self.stack.runner.now_us() + _BACKOFF_US * (1 << min(redials, 5))
+            self._again.append((due, self._route_of(*key), redials + 1))
+
+    def _route_of(self, daddr: int, dport: int) -> int:
+        for i, (_, to_address, to_port) in enumerate(self._routes):
+            if (to_address, to_port) == (daddr, dport):
+                return i
+        return 0
+
+    def _count_failure(self, number: int, phase: str, count: int) -> None:
+        failure = self._failures.get((number, phase))
+        if failure is None:
+            name, function, meaning = describe(number, phase)
+            failure = FailureCount(name, number, 0, phase, function, meaning, round(self._seconds(), 3))
+            self._failures[number, phase] = failure
+        failure.count += count
+
+    def _redial(self, now: int) -> None:
+        """Open again what is due, each to its own target."""
+        d = self.dialer
+        while self._again and self._again[0][0] <= now and d.in_flight - d.stalled < self.plan.window:
+            _, route, redials = self._again.popleft()
+            turn, d.next_route = d.next_route, route
+            self._round(1, redials)
+            d.next_route = turn
+            self._redialed += 1
+
+    def _next_redial(self, now: int) -> int:
+        return self._again[0][0] if self._again else now + _TELL_US
+
+    # ------------------------------------------------------------------------------------------ what is told
+
+    def _seconds(self) -> float:
+        return (self.stack.runner.now_us() - self._start_us) / 1e6
+
+    def _tell(self) -> None:
+        now = self.stack.runner.now_us()
+        if now - self._told_us < _TELL_US:
+            return
+        self._told_us = now
+        if now - self._row_us >= 1_000_000:
+            self._timeline_row()
+        if self._on_progress is not None:
+            self._on_progress(self._progress(now))
+
+    def _progress(self, now: int) -> Progress:
+        d = self.dialer
+        self._recent.append((now, d.established))
+        (first_us, first), (last_us, last) = self._recent[0], self._recent[-1]
+        rate = (last - first) * 1e6 / (last_us - first_us) if last_us > first_us else 0.0
+        return Progress(
+            self._seconds(),
+            self.phase,
+            d.begun,
+            d.in_flight,
+            d.open,
+            d.failed,
+            rate,
+            d.lost,
+            d.connect_ns,
+            d.handshake_ns,
+        )
+
+    def _timeline_row(self) -> None:
+        self._row_us = self.stack.runner.now_us()
+        d = self.dialer
+        row = [round(self._seconds(), 3), d.begun, d.established, d.failed, d.open]
+        self.report.timeline.append([float(value) for value in row])
+
+    def _note_peak(self, rss_before: int) -> None:
+        """What is true while the most connections are open."""
+        counts = array.array("I", bytes(4 * 65536))
+        is_open = dial_count_ports(self.dialer, counts)
+        most = max(counts)
+        self.report.ports.distinct = 65536 - counts.count(0)
+        self.report.ports.busiest = Busiest(counts.index(most) if most else 0, most)
+        self.report.connections.peak_open = is_open
+        rss = resident()
+        memory = self.report.memory
+        memory.rss_mb, memory.rss_growth_mb = rss / 2**20, (rss - rss_before) / 2**20
+        memory.bytes_per_connection = (rss - rss_before) / is_open if is_open else 0.0
+
+    def _fill_in(self) -> None:
+        d, report = self.dialer, self.report
+        counts = report.connections
+        counts.begun, counts.established, counts.failed = d.begun, d.established, d.failed
+        counts.lost, counts.redialed, counts.closed = d.lost, self._redialed, d.closed
+        report.failures = sorted(self._failures.values(), key=lambda failure: -failure.count)
+        report.times.connect_us, report.times.handshake_us = d.connect_ns, d.handshake_ns
+        report.passed_over = d.passed_over
+        report.syn.sent_again_connections, report.syn.sent_again_segments = d.resent, d.resent_segments
+        report.targets = self._targets()
+        report.counters = {name: n for name, n in mib_snapshot(self.stack.host.net.mib).items() if n}
+        if self.talker:
+            report.talk, report.times.response_us = self.talker.count, self.talker.response_ns
+        net = self.stack.host.net
+        waiting = self.stack.time_waits
+        report.left = Left(self.stack.sockets, max(net.wheel.armed - waiting, 0), net.tx.count)
+
+    def _targets(self) -> list[TargetCount]:
+        """Every attempt that did not fail was established."""
+        begun: dict[tuple[int, int], int] = {}
+        for i, (_, daddr, dport) in enumerate(self._routes):
+            begun[daddr, dport] = begun.get((daddr, dport), 0) + self.dialer.route_begun[i]
+        return [
+            TargetCount(format_ipv4(daddr), dport, n - self._failed_at.get((daddr, dport), 0), failed)
+            for (daddr, dport), n in begun.items()
+            for failed in (self._failed_at.get((daddr, dport), 0),)
+        ]
+
+
+def run_user(
+    plan: DialPlan,
+    wire: Wire,
+    on_progress: OnProgress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> DialReport:
+    """Carry out `plan` over our stack on an open wire, which is left open."""
+    return UserDial(plan, wire, on_progress, should_stop).run()
+
+
+def resident() -> int:
+    """Resident set of this process, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def _cpu() -> tuple[float, float]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime, usage.ru_stime
