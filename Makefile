@@ -1,7 +1,7 @@
 # Each target sets up what it needs, from nothing: `git clone`, `make demo`. A second run only looks at file times.
 #
 #   make demo    the tour: a private network, a connect(), a lost SYN, the port range filling up
-#   make test    the suite three times: compiled, uncompiled, and with checks in inet/ and wire/; COVERAGE=1 measures it
+#   make test    the suite three times: compiled, uncompiled, and with checks in inet/, live/ and wire/; COVERAGE=1 measures it
 #   make lint    ruff, mypy --strict, the direction of imports
 #   make bench   the benchmarks
 #   make docs    docs/*.md that are made from the code: connect.md, profiles.md; a test tells when they are stale
@@ -36,7 +36,7 @@ COVERAGE ?=
 
 # The checked build is for the code that indexes memory by hand: bounds are checked, and a shift too far or a signed
 # overflow is an illegal instruction (setup.py, SANITIZE).
-CHECKED_TESTS = $(wildcard tests/test_build.py tests/inet tests/wire tests/fuzz)
+CHECKED_TESTS = $(wildcard tests/test_build.py tests/inet tests/live tests/wire tests/fuzz)
 
 test: setup
 	$(BIN)/python -m pytest
@@ -81,7 +81,7 @@ $(VENV)/run.stamp: pyproject.toml tools/system-packages.sh
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@echo "setting up $(VENV): tools and extras" >&2
 	@$(LOCK) tools/system-packages.sh $(PYTHON) dev
-	@FOURTUPLE_BUILD=none $(LOCK) $(PIP) --no-build-isolation -e '.[top,exporter,plots,dev]'
+	@FOURTUPLE_BUILD=none $(LOCK) $(PIP) --no-build-isolation -e '.[top,exporter,plots,cluster,dev]'
 	@touch $@
 
 build/compiled.stamp: $(VENV)/run.stamp setup.py $(SOURCES) build/sources $(if $(UNBUILT),FORCE)

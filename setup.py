@@ -5,7 +5,7 @@ off the `.pxd` files: one that belongs to no module stops the build, because Cyt
 would run uncompiled, a hundred times slower, without a word.
 
     python setup.py build_ext --inplace                 the .so files beside the .py files in src/ (what `make` does)
-    FOURTUPLE_BUILD=checked python setup.py build_ext   build/checked/fourtuple: a copy, inet/ and wire/ with checks
+    FOURTUPLE_BUILD=checked python setup.py build_ext   build/checked/fourtuple: a copy, inet/, live/ and wire/ checked
     FOURTUPLE_BUILD=none pip install -e .               installs without compiling
 
 In place the loops of benchmarks/, which is no part of the package, are compiled too.
@@ -31,7 +31,7 @@ SHARED = "fourtuple._cyutility"
 VARIANT = os.environ.get("FOURTUPLE_BUILD", "")
 CHECKED_ROOT = Path("build/checked")
 # Where in the checked build the checks are on: the code that indexes columns and packets by hand.
-CHECKED_PACKAGES = ("fourtuple.inet.", "fourtuple.wire.")
+CHECKED_PACKAGES = ("fourtuple.inet.", "fourtuple.wire.", "fourtuple.live.")
 
 DIRECTIVES = {
     "language_level": 3,

@@ -80,6 +80,13 @@ def test_the_pxd_of_a_package_stands_for_no_module(tree: Path) -> None:
     assert list(SETUP.compiled_modules(tree)) == ["fourtuple.inet.ports"]
 
 
+def test_all_that_reads_bytes_or_columns_by_hand_is_checked() -> None:
+    by_hand = [name for name in COMPILED if name.split(".")[1] in ("inet", "live", "wire")]
+    assert len(by_hand) >= 20
+    assert all(name.startswith(SETUP.CHECKED_PACKAGES) for name in by_hand)
+    assert "tests/live" in (ROOT / "Makefile").read_text().partition("CHECKED_TESTS =")[2].partition("\n")[0]
+
+
 def test_a_second_pyx_stops_the_build(tree: Path) -> None:
     (tree / "fourtuple/inet/fast.pyx").touch()
     with pytest.raises(SystemExit, match=r"write fast\.py and fast\.pxd"):

@@ -55,3 +55,17 @@ def test_where_ctrl_c_is_ignored_it_stays_ignored() -> None:
 def test_the_first_lines_import_nothing_that_takes_time() -> None:
     script = "import sys, fourtuple.cli.entry; print(sorted({'typing', 're', 'argparse'} & set(sys.modules)))"
     assert python(script, "-S").stdout == "[]\n"
+
+
+def test_the_exit_code_comes_through_and_what_was_to_be_done_at_the_end_is_done() -> None:
+    stub = "import sys, types; stub = types.ModuleType('x'); stub.main = lambda: print('answer') or 11\n"
+    stub += "sys.modules['fourtuple.cli.main'] = stub; import atexit; atexit.register(print, 'end', flush=True)\n"
+    done = python(stub + RUN)
+    assert (done.returncode, done.stdout, done.stderr) == (11, "answer\nend\n", "")
+
+
+def test_the_doctor_imports_nothing_that_it_does_not_need() -> None:
+    unneeded = ["shutil", "urllib.parse", "ipaddress", "json", "socket", "asyncio", "rich", "subprocess"]
+    script = "import sys; from fourtuple.cli.main import main; main(['doctor', '-H', '127.0.0.1:9']); "
+    done = python(script + f"print([name for name in {unneeded} if name in sys.modules])", "-S")
+    assert done.stdout.splitlines()[-1] == "[]"

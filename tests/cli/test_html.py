@@ -398,7 +398,7 @@ def test_a_file_that_cannot_be_written_is_one_line_before_anything_is_done(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("there.html").write_text("mine")
-    assert main([*command, "--wire", "sim", "--html", name]) == 1
+    assert main([*command, "--wire", "sim", "--html", name]) == 29
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"fourtuple: --html: cannot write {name}: {why}\n")
     assert os.listdir() == ["there.html"]
@@ -414,7 +414,8 @@ def test_a_reader_of_a_fifo_gets_the_page(capsys: pytest.CaptureFixture[str], tm
 
 def test_an_empty_name_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = connect(capsys, "--html", "")
-    assert (code, out, err) == (1, "", "fourtuple: --html: cannot write : No such file or directory\n")
+    assert (code, out) == (2, "")
+    assert err.startswith("fourtuple connect: --html is empty; leave it out, or give it a value\n")
 
 
 def test_a_run_that_fails_leaves_the_file_as_it_was(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -170,17 +170,19 @@ def test_full_is_eaddrnotavail_and_still_exit_0(sick: Sick, capsys: pytest.Captu
 
 @needs_root
 def test_where_nobody_is_connected_one_line_tells_what_bind_and_listen_do(
-    sick: Sick, capsys: pytest.CaptureFixture[str]
+    sick: Sick, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shown(capsys, "-N", sick.path) == (
-        "nobody is connected anywhere; 400 of 400 ports free; bind() and listen() hold none of them\n"
+    monkeypatch.setenv("COLUMNS", "132")
+    assert shown(capsys, "-N", sick.path).replace("\n", " ") == (
+        f"nobody is connected anywhere in netns {sick.path}; 400 of 400 ports free; bind() and listen() hold none "
+        "of them "
     )
     sick.listen(SOURCE, 40_011)
     sick.client(bind=(SOURCE, 40_013))
     sick.sysctl("net.ipv4.ip_local_reserved_ports", "40100-40109")
-    assert shown(capsys, "-N", sick.path, "203.0.113.1:443") == (
-        "203.0.113.1:443: nobody is connected to it; 388 of 400 ports free, 1 held by bind(), 1 by listeners, "
-        "10 reserved\n"
+    assert shown(capsys, "-N", sick.path, "203.0.113.1:443").replace("\n", " ") == (
+        f"203.0.113.1:443: nobody is connected to it in netns {sick.path}; 388 of 400 ports free, 1 held by bind(), "
+        "1 by listeners, 10 reserved "
     )
     assert report(capsys, "-N", sick.path, "203.0.113.1:443")["destination"]["free"]["likely"] == 388
 
@@ -357,9 +359,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["-N", "no-such-netns"], 2, "no-such-netns"),
         (["-r", "/no/such/file"], 2, "-r: "),
         (["--html", "-"], 2, "--html: a page goes to a file"),
-        (["--html", "/no/such/dir/map.html"], 1, "--html: cannot write"),
+        (["--html", "/no/such/dir/map.html"], 29, "--html: cannot write"),
         (["--png", "-"], 2, "--png: a picture goes to a file"),
-        (["--png", "/no/such/dir/map.png"], 1, "--png: cannot write"),
+        (["--png", "/no/such/dir/map.png"], 29, "--png: cannot write"),
         (["no-such-host.invalid:80"], 68, "cannot resolve"),
     ],
 )
@@ -403,3 +405,54 @@ def test_a_part_of_a_range_has_its_shades() -> None:
         )
     }
     assert list(drawn.values()) == ["1", "2", "4", "L", "l", "R", "r", "·", "?"]
+
+
+@needs_root
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_words_stay_apart_and_nothing_is_wider_than_the_terminal(
+    sick: Sick, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    sick.sysctl("net.ipv4.ip_local_reserved_ports", "40100-40109")
+    sick.hold(80, A)
+    for words in (("203.0.113.1:443",), ("--buckets",), ("203.0.113.9:443",)):
+        out = shown(capsys, "-N", sick.path, *words)
+        wide = [line for line in out.splitlines() if len(line) > width and sick.path not in line]
+        assert wide == []
+    head = next(line for line in shown(capsys, "-N", sick.path).splitlines() if line.endswith(" taken"))
+    assert re.fullmatch(r" +even(, tried first)? +\d+ % taken  odd(, tried next)? +\d+ % taken", head)
+
+
+@needs_root
+def test_in_a_range_of_three_ports_the_last_one_is_out_of_reach(sick: Sick, capsys: pytest.CaptureFixture[str]) -> None:
+    sick.range(LOW, LOW + 2)
+    sick.hold(2, A)
+    out = shown(capsys, "-N", sick.path)
+    assert "3 of 3 ports taken (100 %)" in out
+    assert re.search(r"left +nothing\n +out of reach +40002: in a range of 3 ports no search looks at the last", out)
+
+
+@pytest.mark.parametrize("command", ["map", "doctor"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-4", "[::1]:3"], "-4 asks for IPv4, and ::1 is an IPv6 address"),
+        (["-6", "127.0.0.1:3"], "-6 asks for IPv6, and 127.0.0.1 is an IPv4 address"),
+        (["-6", "127.0.0.1"], "-6 asks for IPv6, and 127.0.0.1 is an IPv4 address"),
+        ([""], "DEST is empty; leave it out, or give it a value"),
+        (["-r", ""], "-r is empty; leave it out, or give it a value"),
+        (["-N", ""], "-N/--netns is empty; leave it out, or give it a value"),
+    ],
+)
+def test_what_contradicts_itself_or_is_empty_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], command: str, words: list[str], said: str
+) -> None:
+    code = main([command, *words])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert err.splitlines()[0].endswith(f" {command}: {said}") or err.splitlines()[0] == f"fourtuple: {command}: {said}"
+
+
+def test_an_ipv4_mapped_address_is_of_either_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "-4", "[::ffff:192.0.2.1]:80"]) == 0
+    capsys.readouterr()

@@ -132,3 +132,17 @@ def test_the_ends_of_what_may_be_asked_are_answered(capsys: pytest.CaptureFixtur
 
 def test_ascii_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "--ascii", *TEXTS["full"]).isascii()
+
+
+def test_no_range_is_proposed_that_the_kernel_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    """ipv4_local_port_range: not below ip_unprivileged_port_start, by default 1024."""
+    out = shown(capsys, "--rate", "10/s", "--hold", "10s", "--range", "1-1")
+    assert "range 1024-65535" in out
+    assert "1-65535" not in out.replace("1024-65535", "")
+    assert "only with net.ipv4.ip_unprivileged_port_start at 1 or below" in out
+    assert "unprivileged" not in shown(capsys, "--rate", "10/s", "--hold", "10s")
+
+
+def test_a_range_from_below_1024_is_not_made_narrower(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "--rate", "2k/s", "--hold", "10s", "--range", "500-65535")
+    assert "range 1024-65535" not in out

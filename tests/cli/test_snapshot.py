@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -10,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fourtuple.live.snapshot import read
+from fourtuple.cli.main import main
+from fourtuple.live.anonymize import Aliases
+from fourtuple.live.rows import Socket
+from fourtuple.live.snapshot import Snapshot, read, write
+from fourtuple.live.socket_table import SocketTable
+from fourtuple.live.system import System
+from fourtuple.sysctl import Sysctls
 from tests.live.space import Space, needs_root
 from tests.sandbox import Sandbox, fourtuple
 
@@ -90,9 +97,9 @@ def test_a_terminal_gets_no_binary() -> None:
         (["--pid", "x"], 2, "fourtuple snapshot: --pid: 'x' is not a pid\n"),
         (["--pid", "4194303"], 2, "fourtuple: network namespace of pid 4194303: there is no such process\n"),
         (["--pid", "1", "-N", "a"], 2, "fourtuple snapshot: -N/--netns: not allowed with argument --pid\n"),
-        (["-o", "/nonexistent/x"], 1, "fourtuple: -o: cannot write /nonexistent/x: No such file or directory\n"),
-        (["-o", "/"], 1, "fourtuple: -o: cannot write /: Is a directory\n"),
-        (["-o", "/dev/full"], 1, "fourtuple: -o: cannot write /dev/full: No space left on device\n"),
+        (["-o", "/nonexistent/x"], 29, "fourtuple: -o: cannot write /nonexistent/x: No such file or directory\n"),
+        (["-o", "/"], 29, "fourtuple: -o: cannot write /: Is a directory\n"),
+        (["-o", "/dev/full"], 29, "fourtuple: -o: cannot write /dev/full: No space left on device\n"),
         (["rest"], 2, "fourtuple snapshot: one argument too many: 'rest'\n"),
     ],
 )
@@ -112,7 +119,7 @@ def test_a_namespace_that_cannot_be_read_leaves_the_file_alone(tmp_path: Path) -
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(TOOL, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 29
     assert done.stderr == "fourtuple: cannot write the snapshot: No space left on device\n"
 
 
@@ -145,3 +152,89 @@ def test_nobody_gets_a_snapshot_and_is_told_what_is_not_in_it(tmp_path: Path) ->
     assert all(line.startswith("fourtuple: owners of ") for line in done.stderr.splitlines())
     assert (denied.returncode, denied.stdout) == (77, "")
     assert denied.stderr.startswith("fourtuple: network namespace ") and denied.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["snapshot", "-o"], ["map", "--html"], ["connect", ":80", "-w"]])
+@needs_root
+def test_a_place_that_may_not_be_written_is_a_matter_of_permission(words: list[str]) -> None:
+    done = fourtuple(Sandbox(), *words, "/etc/none")
+    said = f"fourtuple: {words[-1]}: cannot write /etc/none: Permission denied\n"
+    assert (done.returncode, done.stdout, done.stderr) == (77, "", said)
+
+
+@needs_root
+def test_two_anonymous_snapshots_are_compared_under_the_same_names(tmp_path: Path) -> None:
+    def doctor(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*TOOL[:-1], "doctor", "-H", *words]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+
+    def take(name: str, *words: str) -> None:
+        assert snapshot("-N", space.path, "--no-owners", "--anonymize", *words, "-o", name, cwd=tmp_path)[0] == 0
+
+    with Space() as space:
+        sysctl = lambda: Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40099")  # noqa: E731
+        space.run(sysctl)
+        listener = space.listen(port=7777)
+        held = [space.pair(listener) for _ in range(10)]
+        take("a", "--aliases", "names")
+        take("x")
+        first = space.listen("127.0.0.5", port=7778)
+        space.pair(first)
+        held += [space.pair(listener) for _ in range(10)]
+        take("b", "--aliases", "names")
+        take("early", "--aliases", "names")
+    assert (tmp_path / "names").stat().st_mode & 0o777 == 0o600
+    assert "FULL IN" not in doctor("-r", "b").stdout
+    rated = doctor("--json", "-r", "a", "-r", "b")
+    assert '"ports_per_s": null' not in rated.stdout and rated.returncode == 0, rated.stderr
+    refused = doctor("-r", "b", "-r", "a")
+    assert (refused.returncode, refused.stderr) == (
+        2, "fourtuple: doctor: -r: b is not earlier than a: give the earlier one first\n"
+    )  # fmt: skip
+    assert len(held) == 20
+
+
+def test_a_file_that_holds_no_aliases_is_left_alone(tmp_path: Path) -> None:
+    for text in ("", "{}", '{"schema": "fourtuple.aliases/1", "names": {"ipv6 fe80": ["xyz"]}}', "[]"):
+        (tmp_path / "names").write_text(text)
+        code, out, err = snapshot("--anonymize", "--aliases", "names", "-o", "a", cwd=tmp_path)
+        assert (code, out) == (2, b"")
+        assert err.startswith("fourtuple: --aliases: names is no file of aliases; ")
+        assert (tmp_path / "names").read_text() == text
+        assert os.listdir(tmp_path) == ["names"]
+    assert snapshot("--aliases", "names")[0] == 2
+
+
+def fleet(at: float, ports: range) -> Snapshot:
+    """A machine that is connected to one host a port."""
+    rows = [Socket(2, "ESTABLISHED", "10.0.0.5", p, f"10.1.0.{p % 250 + 1}", 443, inode=p) for p in ports]
+    system = System("web-17", "6.18.44", at, "", 4026531840, Sysctls())
+    return Snapshot(SocketTable.of(rows, source="sock_diag", taken_at=at), system)
+
+
+def test_names_that_do_not_agree_are_not_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The second reading meets another host first, so each of the others has another number."""
+    first, second = fleet(100.0, range(40_010, 40_200)), fleet(110.0, range(40_000, 40_200))
+    kept = Aliases()
+    for name, taken, aliases in (
+        ("a", first, kept), ("b", second, kept), ("x", first, Aliases()), ("y", second, Aliases())
+    ):  # fmt: skip
+        write([aliases.snapshot(taken)], tmp_path / name)
+
+    def doctor(earlier: str, later: str) -> tuple[int, str]:
+        code = main(["doctor", "-r", str(tmp_path / earlier), "-r", str(tmp_path / later)])
+        return code, capsys.readouterr().err
+
+    assert doctor("a", "b") == (0, "")
+    code, err = doctor("x", "y")
+    assert code == 2 and err.count("\n") == 1
+    assert err.endswith("were taken with the same `snapshot --aliases FILE`\n")
+
+
+def test_names_that_were_kept_are_the_same_again() -> None:
+    one = Aliases()
+    before = [one.address(text) for text in ("10.0.0.9", "2001:db8:1::9", "8.8.8.8")]
+    again = Aliases(json.loads(json.dumps(one.known())))
+    assert [again.address(text) for text in ("8.8.8.8", "2001:db8:1::9", "10.0.0.9")] == before[::-1]
+    assert again.address("10.0.0.1") not in before

@@ -15,7 +15,7 @@ CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_there_is_something_to_run() -> None:
-    assert len(CODE) == 4
+    assert len(CODE) == 5
 
 
 @pytest.mark.parametrize("code", CODE)

@@ -577,3 +577,14 @@ def test_every_effect_of_a_fix_that_has_one_is_the_engines(sick: Sick) -> None:
         if fix.after is not None:
             assert not fix.after.errno
             assert fix.after.fill < 0.55
+
+
+def test_a_range_of_three_ports_has_two(sick: Sick) -> None:
+    sick.range(LOW, LOW + 2)
+    assert sick.succeeding(A) == (2, "EADDRNOTAVAIL")
+    full = finding(sick, "full")
+    assert full.evidence == ("3 of 3 ports taken: 2 by this destination's (2 SYN_SENT), 1 that no search looks at",)
+    odd = finding(sick, "odd-range")
+    assert odd.title == "3 ports, an odd number: no search looks at the last of them"
+    type_in(sick, odd.fixes[0])
+    assert sick.succeeding(A) == (2, "EADDRNOTAVAIL")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from fourtuple.doctor.answers import Interval
-from fourtuple.doctor.predict import State, as_json, compare
+from fourtuple.doctor.predict import ODD_RANGE, State, as_json, compare
 from fourtuple.live import Socket, SocketTable
 from fourtuple.live.socket_table import NO_PORT, NO_PORT_KNOWN
 from fourtuple.sysctl import Sysctls
@@ -134,7 +134,7 @@ def test_an_odd_first_port_makes_odd_the_first_parity() -> None:
     assert reading().summary.odd_sized is False
     found = state.anywhere()
     assert (found.free, found.reasons) == (
-        Interval(98, 99, 99), ("a range of odd size: each search leaves out its first or its last port",),
+        Interval(98, 99, 99), (ODD_RANGE,),
     )  # fmt: skip
 
 
@@ -183,3 +183,13 @@ def test_a_range_of_one_port() -> None:
     assert state.predict(ME, PEER, 443).errno == "EADDRNOTAVAIL"
     assert state.predict(ME, OTHER, 443).errno == ""
     assert state.predict(ME, PEER, 443).to_cliff_ports == Interval(0, 0, 0)
+
+
+def test_of_a_range_of_three_no_search_looks_at_the_last_port() -> None:
+    three = f"{LOW} {LOW + 2}"
+    found = reading(ip_local_port_range=three).anywhere()
+    assert (found.free, found.reasons, found.fill) == (Interval(2, 2, 2), (), 0.0)
+    full = reading(row(LOW), row(LOW + 1), ip_local_port_range=three).predict(ME, PEER, 443)
+    assert (full.errno, full.free, full.fill) == ("EADDRNOTAVAIL", Interval(0, 0, 0), 1.0)
+    assert full.with_port_range is not None
+    assert (full.with_port_range.errno, full.with_port_range.free) == ("", Interval(1, 1, 1))

@@ -208,11 +208,12 @@ def test_v4_mapped_sockets_are_ipv4(sick: Sick) -> None:
 
 def test_a_range_of_odd_size(sick: Sick) -> None:
     sick.range(LOW, LOW + 10)
-    sick.hold(3, A)
+    taken = sick.hold(3, A)
     found = sick.state().predict(SOURCE, *A)
     done, error = sick.succeeding(A)
     assert found.free.low <= done <= found.free.high
-    assert (found.free.high - found.free.low, error) == (1, "EADDRNOTAVAIL")
+    in_doubt = int(not {LOW, LOW + 10} <= set(taken))
+    assert (found.free.high - found.free.low, error) == (in_doubt, "EADDRNOTAVAIL")
 
 
 @pytest.mark.parametrize(("reuse", "address"), [(0, "127.0.0.1"), (2, SOURCE), (1, SOURCE), (2, "127.0.0.1")])

@@ -163,3 +163,11 @@ def test_an_unknown_key_lists_those_there_are() -> None:
         "tcp_tw_reuse": "1",
         "ip_local_port_range": "1-2",
     }
+
+
+def test_a_range_below_the_first_unprivileged_port_is_refused_with_its_sysctl() -> None:
+    state = State(SocketTable.of([]), Sysctls())
+    with pytest.raises(ValueError, match=r"begins below net\.ipv4\.ip_unprivileged_port_start, 1024"):
+        what_if(state, {"ip_local_port_range": "1-65535"})
+    with pytest.raises(ValueError, match="LOW-HIGH"):
+        what_if(state, {"ip_local_port_range": "9-5"})

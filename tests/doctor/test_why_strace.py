@@ -163,3 +163,12 @@ def test_every_path_can_be_left() -> None:
     """No path is shut out by its own facts."""
     for path in PATHS:
         assert path in still_possible(PATHS, path.family, path.bound, False), re.escape(path.function)
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "99999999999999"])
+def test_a_number_that_no_port_has_is_no_endpoint(port: str) -> None:
+    call = f'connect(3, {{sa_family=AF_INET, sin_port=htons({port}), sin_addr=inet_addr("127.0.0.1")}}, 16)'
+    failed = only(read(f"{SOCKET} = 3\n{call} {NO_ADDRESS}"))
+    assert (failed.errno, failed.address, failed.port) == ("EADDRNOTAVAIL", "", 0)
+    failed = only(read(f"OSError: [Errno 111] Connection refused: 10.0.0.1:{port}"))
+    assert (failed.errno, failed.address, failed.port) == ("ECONNREFUSED", "", 0)

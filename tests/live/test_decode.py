@@ -26,6 +26,7 @@ from fourtuple.live._decode import (
     grow,
     is_sound,
     take_addresses,
+    take_idle,
 )
 from tests.live import messages as m
 
@@ -262,3 +263,64 @@ def test_addresses_keep_their_numbers_when_their_table_grows() -> None:
     assert [columns.address6(i) for i in range(1, 120)] == [each.src for each in sent]
     take_addresses(columns, 1000)
     assert [enter_address(columns, i) for i in range(1, 120)] == list(range(1, 120))
+
+
+# ------------------------------------------------------------------------------------------ idle times
+
+IDLE_UNKNOWN = 0xFFFFFFFF
+INFO = 2
+LISTEN, ESTABLISHED = 10, 1
+
+
+def tcp_info(sent_ms: int, received_ms: int, size: int = 248) -> bytes:
+    """tcpi_last_data_sent is at 44, tcpi_last_data_recv at 52 (include/uapi/linux/tcp.h); all else is noise."""
+    raw = bytearray(b"\xa5" * 248)
+    struct.pack_into("=I", raw, 44, sent_ms)
+    struct.pack_into("=I", raw, 52, received_ms)
+    return bytes(raw[:size])
+
+
+def idle_of(*sockets: tuple[int, bytes], rows: int = 64) -> list[int]:
+    """Of sockets given as state and attributes."""
+    raw = b"".join(
+        m.framed(m.Message(socket.AF_INET, state, 0, 0, 1, 2, bytes(4), bytes(4), *[0] * 6, more).body())
+        for state, more in sockets
+    )
+    columns = SocketColumns(rows, 3, 0)
+    columns.clear(m.SEQUENCE)
+    take_idle(columns)
+    d = datagram(raw)
+    offset = decode(columns, d, 0, len(raw))
+    while columns.stop == FULL:
+        grow(columns)
+        offset = decode(columns, d, offset, len(raw))
+    return memoryview(columns.idle_ms)[: columns.count].tolist()
+
+
+def test_idle_is_since_data_was_sent_or_received_whichever_is_later() -> None:
+    ends = [(5, 9000), (9000, 7), (0, 0), (1 << 31, 3 << 30)]
+    found = idle_of(*((ESTABLISHED, m.attribute(INFO, tcp_info(*each))) for each in ends))
+    assert found == [5, 7, 0, 1 << 31]
+
+
+@pytest.mark.parametrize("size", [0, 8, 44, 55])
+def test_an_info_that_ends_too_early_is_no_idle_time(size: int) -> None:
+    """Of an older kernel, say: what follows belongs to another attribute."""
+    short = m.attribute(INFO, tcp_info(1, 2, size)) + m.attribute(8, b"\0" * 40)
+    assert idle_of((ESTABLISHED, short)) == [IDLE_UNKNOWN]
+
+
+def test_listeners_and_sockets_without_an_info_have_no_idle_time() -> None:
+    info = m.attribute(INFO, tcp_info(1, 2))
+    assert idle_of((LISTEN, info), (6, b""), (ESTABLISHED, info)) == [IDLE_UNKNOWN, IDLE_UNKNOWN, 1]
+
+
+def test_idle_times_stay_when_the_columns_grow() -> None:
+    many = [(ESTABLISHED, m.attribute(INFO, tcp_info(n, n + 1))) for n in range(40)]
+    assert idle_of(*many, rows=1) == list(range(40))
+
+
+def test_a_reading_that_did_not_ask_ignores_it() -> None:
+    message = m.Message(socket.AF_INET, 1, 0, 0, 1, 2, bytes(4), bytes(4), *[0] * 6, m.attribute(INFO, tcp_info(1, 2)))
+    columns = decoded(m.framed(message.body()))
+    assert (columns.count, columns.has_idle) == (1, 0)

@@ -109,7 +109,7 @@ class _Output:
 
 
 def _cannot_write(path: str, error: OSError) -> Failure:
-    return Failure(f"-w: cannot write {path}: {error.strerror}", exits.INTERNAL)
+    return exits.cannot_write(f"-w: cannot write {path}", error)
 
 
 def _check(path: str, as_json: bool) -> None:

@@ -27,21 +27,30 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  fourtuple doctor                                 this network namespace
-  sudo fourtuple doctor -p                         with the processes behind it
-  fourtuple doctor 10.2.0.9:5432                   one destination
+  fourtuple doctor                             this network namespace
+  sudo fourtuple doctor -p                     with the processes behind it
+  fourtuple doctor 10.2.0.9:5432               one destination
   fourtuple doctor --what-if ip_local_port_range=15000-64999
-  fourtuple doctor --watch=5                       rates, the time left, failed calls
-  fourtuple doctor -r web-17.snap                  a machine elsewhere
+  fourtuple doctor --watch=5                   rates, the time left, failed calls
+  fourtuple doctor -r web-17.snap              a machine elsewhere
+  fourtuple doctor -r 10h.snap -r 11h.snap     ... with rates and the time left
 
-It reads, and changes nothing; nothing is sent. Exit code: 0 fine, 10 a warning, 11 critical.
+It reads, and changes nothing; nothing is sent.
+Exit code: 0 fine, 10 a warning, 11 critical.
 
---what-if takes ip_local_port_range=LOW-HIGH, ip_local_reserved_ports=LIST, tcp_tw_reuse=0|1|2, tcp_tw_reuse_delay=MS,
-  IP_LOCAL_PORT_RANGE=on, bind_no_port=1, sources=N, dests=N,
-  close=pid/N, command/NAME, inode/N, dest/ADDRESS:PORT or state/NAME
+--what-if takes
+  ip_local_port_range=LOW-HIGH  ip_local_reserved_ports=LIST
+  tcp_tw_reuse=0|1|2  tcp_tw_reuse_delay=MS  IP_LOCAL_PORT_RANGE=on|LOW-HIGH
+  bind_no_port=1   programs that bind() an address set IP_BIND_ADDRESS_NO_PORT
+  sources=N        every destination is reached from N addresses in turn
+  dests=N          what goes to a destination goes to N of them in turn
+  close=WHAT       these connections are gone: pid/N, command/NAME, inode/N,
+                   dest/ADDRESS:PORT, state/NAME, idle/SECONDS
 """
+_ALIASES = "anonymized ones are compared only if both were taken with the same `snapshot --aliases FILE`"
 _DEFAULT_SECONDS = 2.0
 _MOST_LIMITS = 100
+_AF_INET = 2
 
 
 class _Watch(argparse.Action):
@@ -77,7 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("-N", "--netns", metavar="NS", help="a network namespace: a name of `ip netns`, a pid or a path")
     one.add_argument("--pid", type=_number, metavar="PID", help="the namespace that this process is in")
     one.add_argument("--all-netns", action="store_true", help="every one that can be seen")
-    one.add_argument("-r", dest="file", metavar="FILE", help="a file of `fourtuple snapshot`, - for stdin")
+    one.add_argument("-r", dest="file", action="append", metavar="FILE",
+                     help="a file of `fourtuple snapshot`, - for stdin; two, the earlier first: rates")  # fmt: skip
     where.add_argument("-p", dest="processes", action="store_true", help="find the processes (others': needs root)")
     where.add_argument("--probe", action="store_true", help="also try every port of the range; says what it does")
     where.add_argument("--watch", nargs="?", action=_Watch, default=0.0, metavar="SECS",
@@ -92,6 +102,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="the same sockets under another setting, beside today's; repeatable; see below")  # fmt: skip
     what.add_argument("--warn", type=fraction, default=0.45, metavar="FILL", help="a warning from here (45%%)")
     what.add_argument("--crit", type=fraction, default=0.90, metavar="FILL", help="critical from here (90%%)")
+    what.add_argument("--idle", type=_idle_seconds, default=60.0, metavar="SECS",
+                      help="a connection without data for longer is idle (60 s)")  # fmt: skip
     what.add_argument("--json", action="store_true", help="one JSON document; with --watch one object a line")
     parser.set_defaults(watched=None)
 
@@ -102,7 +114,19 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.05 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; say for example --watch=2")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds from 0.05 to 86400; say for example --watch=2"
+        )
+    return seconds
+
+
+def _idle_seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; say for example --idle=60")
     return seconds
 
 
@@ -128,7 +152,7 @@ def _run(
     args: argparse.Namespace, question: Question, out: Terminal, err: Terminal, failures: FailedConnects | None
 ) -> int:
     code = exits.OK
-    earlier: list[Diagnosis] = []
+    earlier = _earlier(args, question)
     for turn in _turns(args):
         readings = _readings(args)
         if failures is not None:
@@ -145,9 +169,9 @@ def _run(
 
 
 def _destination_word(args: argparse.Namespace) -> str | None:
-    if args.watched and args.destination:
+    if args.watched and args.destination is not None:
         raise Failure(f"doctor: one destination, not both {args.watched} and {args.destination}", exits.USAGE)
-    word: str | None = args.destination or args.watched
+    word: str | None = args.watched if args.destination is None else args.destination
     return word
 
 
@@ -171,21 +195,25 @@ def _turns(args: argparse.Namespace) -> Iterator[int]:
 
 
 def _question(args: argparse.Namespace) -> Question:
+    from fourtuple.cli.target import check_family, of_family
     from fourtuple.doctor.findings import Question
 
     if args.warn > args.crit:
         raise Failure(f"doctor: --warn {args.warn:.0%} is above --crit {args.crit:.0%}", exits.USAGE)
+    host = _parts(args.destination)[0]
+    check_family("doctor", host, args.family)
     changes = _changes(args.what_if)
     if any(kind in changes.get("close", "") for kind in ("pid/", "command/")):
         args.processes = True  # else nobody's sockets are known, and nothing is closed
     return Question(
-        addresses=_addresses(args.destination),
+        addresses=of_family("doctor", host, _addresses(args.destination), None if ":" in host else args.family),
         port=_port(args.destination),
         family=args.family,
         warn=args.warn,
         crit=args.crit,
         everything=args.everything,
         changes=changes,
+        idle_s=args.idle,
     )
 
 
@@ -261,15 +289,48 @@ def _readings(args: argparse.Namespace) -> list[Reading]:
 
 
 def _from_file(args: argparse.Namespace) -> list[Reading]:
+    if args.probe:
+        raise Failure("doctor: --probe tries ports of this machine, -r reads a file: one of them", exits.USAGE)
+    return _in_file(args.file[-1])
+
+
+def _in_file(name: str) -> list[Reading]:
     from fourtuple.doctor.reading import Reading
     from fourtuple.live.snapshot import SnapshotError, read
 
-    if args.probe:
-        raise Failure("doctor: --probe tries ports of this machine, -r reads a file: one of them", exits.USAGE)
     try:
-        return [Reading.of_snapshot(taken) for taken in read(args.file)]
+        return [Reading.of_snapshot(taken) for taken in read(name)]
     except SnapshotError as error:
         raise Failure(f"-r: {error}", exits.USAGE) from None
+
+
+def _earlier(args: argparse.Namespace, question: Question) -> list[Diagnosis]:
+    """The first of two files, to have rates from."""
+    if not args.file or len(args.file) == 1:
+        return []
+    if len(args.file) > 2 or args.file[0] == args.file[1]:
+        raise Failure("doctor: -r: one file, or an earlier and a later one", exits.USAGE)
+    first, second = map(_in_file, args.file)
+    common = {each.system.netns_inode for each in first} & {each.system.netns_inode for each in second}
+    hosts = {each.system.hostname for each in (*first, *second)}
+    names = f"doctor: -r: {args.file[0]} and {args.file[1]}"
+    if not common or len(hosts) > 1:
+        raise Failure(f"{names} have no namespace in common; {_ALIASES}", exits.USAGE)
+    if not all(_same_names(a, b) for a in first for b in second if a.system.netns_inode == b.system.netns_inode):
+        raise Failure(f"{names} have other names for the same addresses; {_ALIASES}", exits.USAGE)
+    if all(a.state.taken_at >= b.state.taken_at for a in first for b in second):
+        raise Failure(f"doctor: -r: {args.file[0]} is not earlier than {args.file[1]}: give the earlier one first")
+    return [_diagnose(reading, question) for reading in first]
+
+
+def _same_names(one: Reading, other: Reading) -> bool:
+    """Whether connections that are in both (by inode and ports, which nothing changes) have their addresses in both."""
+    found: list[set[tuple[int, ...]]] = []
+    for s in (one.sockets, other.sockets):
+        rows = zip(s.inode, s.sport, s.dport, s.saddr, s.daddr, s.family, strict=True)
+        found.append({row[:5] for row in rows if row[0] and row[2] and row[5] == _AF_INET})
+    ends = {row[:3] for row in found[0]} & {row[:3] for row in found[1]}
+    return 10 * len(found[0] & found[1]) >= 9 * len(ends)
 
 
 def _of_one(spec: Any, args: argparse.Namespace) -> Reading:
@@ -279,7 +340,7 @@ def _of_one(spec: Any, args: argparse.Namespace) -> Reading:
     from fourtuple.live.system import read_system, routes_towards
 
     netns = find_netns(spec)
-    table = sockets(netns)
+    table = sockets(netns, idle=True)
     system = read_system(netns)
     routes: tuple[Route, ...] = ()
     addresses = _addresses(args.destination)
@@ -299,12 +360,15 @@ def _probe(readings: list[Reading], tell: Terminal) -> None:
     """Say what is done, then do it."""
     from fourtuple.cli.doctor_text import wrapped
     from fourtuple.doctor.probed import probe
+    from fourtuple.doctor.reading import TIME_WAIT
     from fourtuple.live.probe import ABOUT, poison_way
     from fourtuple.live.refusal import CannotRead
+    from fourtuple.live.time_wait import ABOUT as ABOUT_TIME_WAITS
 
     for reading in readings:
         try:
             about = ABOUT[poison_way(reading.sockets.netns)]
+            about += f"; {ABOUT_TIME_WAITS}" if reading.rows_in_state(TIME_WAIT) else ""
             if tell.is_tty or tell.stream is not sys.stderr:
                 tell.print(*wrapped(f"--probe {about}", tell))
             probe(reading)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from fourtuple import __version__
 from fourtuple.doctor.answers import as_json
+from fourtuple.doctor.idle import idle_connections
 
 if TYPE_CHECKING:
     from fourtuple.doctor.answers import Prediction
     from fourtuple.doctor.finding import Finding, Fix
     from fourtuple.doctor.findings import Diagnosis
+    from fourtuple.doctor.nat_stage import NatGroup
     from fourtuple.doctor.reading import Holder, Reading
     from fourtuple.live.probe import Measured
 
@@ -52,10 +54,50 @@ def _namespace(found: Diagnosis) -> dict[str, Any]:
         "consistent": sockets.consistent,
         "summary": as_json(reading.state.summary),
         "conntrack": system.conntrack._asdict() if system.conntrack else None,
+        "nat": _nat(reading),
         "destinations_left_out": found.count_small,
         "probe": _probe(reading),
         "what_if": {"changes": dict(found.changes), "notes": list(found.notes)} if found.changed else None,
         "unread": list(reading.unread),
+    }
+
+
+def _nat(reading: Reading) -> dict[str, Any]:
+    nat = reading.system.nat
+    tracked = nat.tracked
+    return {
+        "known": nat.is_known,
+        "reason": nat.reason or None,
+        "rules": list(nat.rules),
+        "not_counted": (tracked.reason or None) if tracked else None,
+        "insert_failed": tracked.insert_failed if tracked else None,
+        "dropped": tracked.dropped if tracked else None,
+        "groups": _nat_groups(reading) if tracked else [],
+    }
+
+
+def _nat_groups(reading: Reading) -> list[dict[str, Any]]:
+    from fourtuple.doctor.nat_stage import nat_groups
+
+    return [_nat_group(group) for group in nat_groups(reading.system, reading.kernel_version)]
+
+
+def _nat_group(group: NatGroup) -> dict[str, Any]:
+    return {
+        "address": group.flows.address,
+        "dst": group.flows.destination,
+        "dport": group.flows.port,
+        "port_low": group.low,
+        "port_high": group.high,
+        "ports": group.size,
+        "used": group.used,
+        "closing": group.closing,
+        "free": group.free,
+        "fill": round(group.fill, 4),
+        "several_clients": group.flows.several_clients,
+        "syn_dropped_low": round(group.refused.low, 4),
+        "syn_dropped_high": round(group.refused.high, 4),
+        "inferred": group.is_inferred,
     }
 
 
@@ -68,6 +110,7 @@ def _probe(reading: Reading) -> dict[str, Any] | None:
         "ports": probed.asked,
         "shut": len(probed.shut),
         "undecided": len(probed.undecided),
+        "timestamps_known": reading.state.sockets.stamps_known,
         "elapsed_s": round(probed.elapsed_s, 3),
         "notes": list(probed.notes),
     }
@@ -119,9 +162,22 @@ def _destination(found: Diagnosis, p: Prediction, changed: Prediction | None, fi
         "rate": as_json(rate) if rate else None,
         "cliff_in_s": _seconds(rate.cliff_in_s) if rate else None,
         "full_in_s": 0 if p.errno else _seconds(rate.full_in_s) if rate else None,
+        "idle": _idle(found, p),
         "inferred": list(p.inferred),
         "reasons": list(p.reasons),
         "fixes": [_fix(fix) for fix in fixes],
+    }
+
+
+def _idle(found: Diagnosis, p: Prediction) -> dict[str, Any] | None:
+    idle = idle_connections(found.reading, p, found.idle_s)
+    if idle is None:
+        return None
+    return {
+        "over_s": idle.over_s,
+        "connections": idle.connections,
+        "of": idle.of,
+        "held_by": [_holder(holder) for holder in idle.held_by],
     }
 
 

@@ -42,7 +42,7 @@ def lines(found: Diagnosis, question: Question, out: Terminal, destination: str 
             yield []
         yield from _Table(found, question, out, header).lines()
     elif destination and not found.findings:
-        yield _nobody(found, question, destination)
+        yield from _nobody(found, question, destination, out)
     yield from _probed(found)
     for note in found.notes:
         yield from _joined_note(f"  what if: {note}", out)
@@ -80,6 +80,9 @@ def _probed(found: Diagnosis) -> Iterator[Line]:
     yield [(f"  probed: {plural(probed.asked, 'port')} in {probed.elapsed_s:.1f} s, {shut}", "info")]
     for note in probed.notes:
         yield [(f"    {note}", "dim")]
+    time_waits = found.reading.sockets.count_by_state().get(6, 0)
+    if time_waits and found.reading.state.sockets.stamps_known:
+        yield [(f"  read: which of {plural(time_waits, 'TIME_WAIT')} had timestamps, by a BPF iterator", "info")]
     for i, measured in found.measured.items():
         p = found.predictions[i]
         result = measured.errno or "a port"
@@ -177,16 +180,16 @@ def _next(found: Diagnosis, worst: Finding | None) -> list[str]:
     return words
 
 
-def _nobody(found: Diagnosis, question: Question, destination: str) -> Line:
-    """The one line about a destination without sockets."""
+def _nobody(found: Diagnosis, question: Question, destination: str, out: Terminal) -> list[Line]:
+    """The sentence about a destination without sockets."""
     state = found.reading.state
     then = state.anywhere()
     if question.port is not None and question.addresses:
         then = state.predict(None, question.addresses[0], question.port)
     outcome = f"fails: {then.errno}" if then.errno else f"takes {duration(then.cost_us.likely)}"
+    text = f"{destination}: nobody is connected to it; {plural(then.free.likely, 'port')} free"
     return [
-        (f"{destination}: nobody is connected to it; ", ""),
-        (f"{plural(then.free.likely, 'port')} free, the next connect() {outcome}", ""),
+        [(line, "")] for line in _wrapped(out.glyphs(f"{text}, the next connect() {outcome}"), out.width, out.width)
     ]
 
 
@@ -202,6 +205,7 @@ class _Table:
         self.out = out
         self.header = header
         self.has_rates = any(p.rate for p in found.predictions)
+        self.dropped = {finding.subject for finding in found.findings if finding.kind == "nat-full"}
 
     def lines(self) -> Iterator[Line]:
         """Heading, rows, and how many were left out."""
@@ -246,11 +250,13 @@ class _Table:
         }
         rows = [[[(head, "head")] for head in heads]]
         for i, p in enumerate(predictions):
-            mark, style = _mark(p, self.question)
-            row: list[Line] = [[(f"{mark} ", style), (endpoint(p.destination, p.port), "name" if style else "")]]
+            to = endpoint(p.destination, p.port)
+            mark, style = _MARKS[CRITICAL] if to in self.dropped else _mark(p, self.question)
+            row: list[Line] = [[(f"{mark} ", style), (to, "name" if style else "")]]
             row += [[(p.source, "")]] if source else []
             row += [_count(p, name) for name in counts]
-            row += [_fill(p, bar, style, self.out), _next_connect(p, ratio, self.question, self.out)]
+            then = [("SYN dropped", "bad")] if to in self.dropped else _next_connect(p, ratio, self.question, self.out)
+            row += [_fill(p, bar, style, self.out), then]
             row += [_what_if(self.found.changed[i], self.out)] if self.found.changed else []
             row += [_full_in(p)] if self.has_rates else []
             rows.append(row)

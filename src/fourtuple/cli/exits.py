@@ -47,6 +47,14 @@ class Failure(Exception):
         self.hints = hints
 
 
+def cannot_write(what: str, error: OSError | ValueError) -> Failure:
+    """An output that cannot be opened or written, whichever; `what`: `-o: cannot write FILE`."""
+    if not isinstance(error, OSError):  # a zero byte in its name
+        return Failure(f"{what}: {error}")
+    denied = error.errno in (errno.EPERM, errno.EACCES, errno.EROFS)
+    return Failure(f"{what}: {error.strerror or error}", NO_PERMISSION if denied else OTHER_ERRNO)
+
+
 WIRES = ("auto", "tun", "veth", "tun-host", "sim")
 """What --wire takes: `auto`, and the names of shell.wires.KINDS, which is not imported for that."""
 WIRE_HELP = "auto, the best that works (default), or tun, veth, tun-host, sim: see fourtuple wires"

@@ -25,12 +25,13 @@ _EPILOG = """\
 examples:
   fourtuple map                         the destination with the fullest range
   fourtuple map 10.2.0.9:5432           one destination
-  fourtuple map --buckets -p            who holds ports, whatever the destination
+  fourtuple map --buckets -p            who holds ports, to any destination
   fourtuple map -N web --html map.html  of another namespace, as a page
   fourtuple map -r web-17.snap          of a machine elsewhere
 
 Even and odd ports are apart, as connect() tries all of one before the other.
-It reads, and changes nothing; nothing is sent. Exit code: 0, however full it is.
+It reads, and changes nothing; nothing is sent.
+Exit code: 0, however full it is.
 """
 _MOST = 50
 _MOST_HOLDERS = 6
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("what is read")
     one = where.add_mutually_exclusive_group()
     one.add_argument("-N", "--netns", metavar="NS", help="a network namespace: a name of `ip netns`, a pid or a path")
-    one.add_argument("-r", dest="file", metavar="FILE", help="a file of `fourtuple snapshot`")
+    one.add_argument("-r", dest="file", metavar="FILE", help="a file of `fourtuple snapshot`, - for stdin")
     where.add_argument("-p", dest="processes", action="store_true", help="find the processes (others': needs root)")
     what = parser.add_argument_group("what is shown")
     what.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 destinations only")
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
 
         out.write(to_text(asked, out.ascii_only) + "\n")
     else:
+        out.width = out.columns
         out.print(*_lines(asked, out))
     _write_files(asked, args, out, err)
     return exits.OK
@@ -138,10 +140,11 @@ def _asked(reading: Reading, args: argparse.Namespace) -> Asked:
 
 def _predictions(reading: Reading, word: str | None, family: int | None) -> list[Prediction]:
     """What DEST means, of that family, the fullest first; never none."""
-    from fourtuple.cli.target import addresses_of, parse_target
+    from fourtuple.cli.target import addresses_of, check_family, of_family, parse_target
 
     host, port = parse_target(word)
-    addresses = addresses_of(host)
+    check_family("map", host, family)
+    addresses = of_family("map", host, addresses_of(host), None if ":" in host else family)
     state = reading.state
     found: list[Prediction] = []
     try:
@@ -164,13 +167,14 @@ def _fullest(maps: list[Asked]) -> Asked:
 
 
 def _lines(asked: Asked, out: Terminal) -> Iterator[Line]:
-    if not asked.is_connected and not asked.states.is_buckets:
-        yield [(out.glyphs(nobody(asked)), "")]
-        return
-    from fourtuple.cli.portmap import map_lines
     from fourtuple.cli.render import paragraph
 
-    yield [(out.glyphs(title(asked)), "bold")]
+    if not asked.is_connected and not asked.states.is_buckets:
+        yield from paragraph(out.glyphs(nobody(asked, _place(asked))), out.width, 0)
+        return
+    from fourtuple.cli.portmap import map_lines
+
+    yield from paragraph(out.glyphs(title(asked)), out.width, 0, "bold")
     yield from paragraph(out.glyphs(" · ".join(facts(asked))), out.width, 0, "dim")
     yield []
     yield from map_lines(asked.states, out)
@@ -178,7 +182,7 @@ def _lines(asked: Asked, out: Terminal) -> Iterator[Line]:
     for label, text in remarks(asked):
         yield from _labelled(label, text, out)
     for text in asked.reading.unread:
-        yield [(f"  not read: {text}", "dim")]
+        yield from paragraph(out.glyphs(f"not read: {text}"), out.width, 2, "dim")
 
 
 def _labelled(label: str, text: str, out: Terminal) -> Iterator[Line]:
@@ -189,12 +193,20 @@ def _labelled(label: str, text: str, out: Terminal) -> Iterator[Line]:
         yield [(f"  {label if i == 0 else '':<16}", "dim"), (piece, "bad" if piece.startswith("EADDR") else "")]
 
 
-def nobody(asked: Asked) -> str:
+def _place(asked: Asked) -> str:
+    """` in netns web` where it is not the own namespace."""
+    reading = asked.reading
+    place = f" in netns {reading.netns}" if reading.netns else ""
+    return place if reading.is_live else f"{place} in the snapshot of {reading.system.hostname}"
+
+
+def nobody(asked: Asked, place: str = "") -> str:
     """The one line about a destination without sockets: what bind() and listen() do alone."""
     from fourtuple.doctor.words import grouped, plural
 
     p, states = asked.prediction, asked.states
     who = f"{asked.target}: nobody is connected to it" if asked.target else "nobody is connected anywhere"
+    who += place
     free = f"{grouped(p.free.likely)} of {plural(p.ports_in_range, 'port')} free"
     shut = [
         (sum(map(sum, map(states.count, ("bound", "likely_bound")))), "held by bind()"),
@@ -202,6 +214,8 @@ def nobody(asked: Asked) -> str:
         (p.reserved_ports, "reserved"),
     ]
     held = [f"{grouped(n)} {what}" for n, what in shut if n]
+    if p.ports_in_range == 3 and asked.reading.state.option is None:
+        held.append("1 that no search looks at")
     return f"{who}; {free}" + (f", {', '.join(held)}" if held else "; bind() and listen() hold none of them")
 
 
@@ -237,6 +251,8 @@ def remarks(asked: Asked) -> Iterator[tuple[str, str]]:
     if not asked.states.is_buckets:
         yield "next connect()", next_connect(p)
         yield "left", left(p)
+    if p.ports_in_range == 3 and asked.reading.state.option is None:
+        yield "out of reach", f"{asked.states.high}: in a range of 3 ports no search looks at the last one"
     for reason in p.reasons:
         yield "not certain", reason
     yield from _held_by(asked)

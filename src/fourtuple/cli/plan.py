@@ -23,10 +23,11 @@ _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(k?)(?:/(s|min|m|h))?")
 _PER = {None: 1, "": 1, "s": 1, "min": 60, "m": 60, "h": 3600}
 _LOWEST_RATE, _HIGHEST_RATE = 0.001, 10_000_000
 _MOST = 1_000_000
+_UNPRIVILEGED = 1024  # the default of ip_unprivileged_port_start
 _EPILOG = """\
 examples:
-  fourtuple plan --rate 500/s --hold 60s                     each request a connection
-  fourtuple plan --rate 500/s --hold 60s --budget 100us      and what connect() may cost
+  fourtuple plan --rate 500/s --hold 60s                  each request a connection
+  fourtuple plan --rate 500/s --hold 60s --budget 100us   connect() may cost that
   fourtuple plan --rate 2000/s --hold 50ms --dests 4 --tw-reuse 1
   fourtuple plan --rate 90/min --hold 2h --range 15000-64999
 
@@ -184,7 +185,7 @@ def said(w: Workload) -> str:
     then = "then the server's TIME_WAIT" if w.server_closes_first else "then TIME_WAIT 60 s"
     if w.tcp_tw_reuse == 1 and not w.server_closes_first:
         then += " (tcp_tw_reuse=1: reusable after 1 s)"
-    addresses = "1 address" if w.sources == 1 else f"{plural(w.sources, 'addresse')}"
+    addresses = "1 address" if w.sources == 1 else plural(w.sources, "addresse")
     option = ", IP_LOCAL_PORT_RANGE set" if w.local_port_range_option else ""
     return f"{what}, each held {_time(w.hold_s)}, {then}, to {plural(w.dests, 'destination')} from {addresses}{option}"
 
@@ -227,6 +228,8 @@ def _answers(found: Plan) -> Iterator[tuple[str, str, str]]:
             "",
         )
     yield "the range has", f"{_many(w.ports)}, {w.port_low}–{w.port_high}", _room(found)
+    if w.port_low < _UNPRIVILEGED:
+        yield "", f"the kernel takes it only with net.ipv4.ip_unprivileged_port_start at {w.port_low} or below", ""
     yield "cost of connect()", _cost(found), _in_budget(found)
     yield "passed over", _passed(found.now), ""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from importlib.util import find_spec
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
 from fourtuple.cli import exits
 from fourtuple.cli.exits import Failure
+from fourtuple.cli.output_file import check_output, unwritable
 from fourtuple.cli.port_words import LOOKS, legend, parity_names, taken_share, words_of
 from fourtuple.doctor.port_states import KINDS, PortStates
 from fourtuple.doctor.words import grouped, percent
@@ -31,14 +30,7 @@ def check(path: str) -> None:
         )
     if path == "-":
         raise Failure("--png: a picture goes to a file, as stdout has the text; say --png map.png")
-    is_new = not os.path.lexists(path)
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666))
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    if is_new:
-        with suppress(OSError):
-            os.unlink(path)
+    check_output("--png", path)
 
 
 def draw(asked: Asked, path: str) -> None:
@@ -58,7 +50,7 @@ def draw(asked: Asked, path: str) -> None:
     try:
         figure.savefig(path, format="png", dpi=160, facecolor=_PAGE)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise unwritable("--png", path, error) from None
 
 
 def _figure() -> Any:
@@ -104,7 +96,3 @@ def _legend(figure: Any, states: PortStates) -> None:
         text = f"{grouped(first + second)}   {'open to connect()' if open_ else 'passed over'}"
         figure.text(0.71, y + 0.012, words_of(kind, states.is_buckets), color=_TEXT, size=8.5, va="center")
         figure.text(0.71, y - 0.016, text, color=_DIM, size=8, va="center")
-
-
-def _cannot_write(path: str, error: OSError) -> Failure:
-    return Failure(f"--png: cannot write {path}: {error.strerror}", exits.INTERNAL)

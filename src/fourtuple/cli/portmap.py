@@ -25,6 +25,7 @@ from fourtuple.doctor.words import grouped, percent
 
 _LABEL = 6
 _GAP = 2
+_NARROW = 60
 _PIPE_ROWS, _LEAST_ROWS, _MOST_ROWS = 16, 6, 40
 _SHADES, _ASCII_SHADES = "░▒▓█", "-=%#"
 _BELOW = 17  # lines above and below the map, without the legend
@@ -58,8 +59,9 @@ def _rows(states: PortStates, out: Terminal) -> int:
 
 def _heads(states: PortStates, width: int) -> Line:
     line: Line = [(" " * _LABEL, "")]
+    fits = width >= len("even, tried first  100 % taken")  # else the order has to tell it
     for second, name in enumerate(parity_names(states.low)):
-        head = f"{name}, tried {'next' if second else 'first'}"
+        head = f"{name}, tried {'next' if second else 'first'}" if fits else name
         share = f"{percent(taken_share(states, bool(second)))} taken"
         line.append((head + share.rjust(width - len(head)), name))
         line.append((" " * _GAP, ""))
@@ -112,16 +114,21 @@ def _legend(states: PortStates, each: int, out: Terminal) -> Iterator[Line]:
     heads = [name.upper() for name in names] + ["BOTH"]
     numbers = [[grouped(n) for n in (first, second, first + second)] for _, first, second in rows]
     widths = [max(len(heads[i]), *(len(row[i]) for row in numbers)) for i in range(3)]
+    if out.width < _NARROW:  # of both parities together only
+        heads, numbers, widths = heads[2:], [row[2:] for row in numbers], widths[2:]
     texts = [words_of(kind, states.is_buckets) for kind, _, _ in rows]
-    room = max(map(len, texts)) + 2
+    room = min(max(map(len, texts)) + 2, out.width - 11 - sum(widths) - 2 * len(widths) + 2)
     head = " " * (11 + room) + "  ".join(text.rjust(width) for text, width in zip(heads, widths, strict=True))
     yield [(head, "dim")]
     for (kind, _, _), text, row in zip(rows, texts, numbers, strict=True):
         mark = ("✓", "good") if kind in states.open else ("✗", "bad")
         mark_text = out.glyphs(mark[0]).ljust(3)
-        line: Line = [("  ", ""), (mark_text, mark[1]), *_sample(kind, states, each, out), (text.ljust(room), "")]
+        first, *more = wrap(out.glyphs(text), room - 2, room - 4)
+        line: Line = [("  ", ""), (mark_text, mark[1]), *_sample(kind, states, each, out), (first.ljust(room), "")]
         cells = "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         yield [*line, (cells, "")]
+        for rest in more:
+            yield [(" " * 13 + rest, "")]
     for text in wrap(out.glyphs(_explained(states, each)), out.width - 2, out.width - 2):
         yield [(f"  {text}", "dim")]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fourtuple.cli import exits
 from fourtuple.cli.exits import Failure
+from fourtuple.cli.output_file import check_output, unwritable
 from fourtuple.cli.terminal import Terminal, let_go
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fourtuple.live.snapshot import Snapshot
 
 _STDOUT = "-"
+_ALIASES = "fourtuple.aliases/1"
 _EPILOG = """\
 examples:
   fourtuple snapshot > web-17.snap               this network namespace
@@ -30,6 +32,8 @@ In the file: TCP sockets with their owners' names, addresses, routes, sysctls,
 limits and counters. Not in it: data of any connection, command lines.
 --anonymize replaces addresses, host, programs, pids, users and control groups;
 ports, states, numbers and which addresses are equal stay as they are.
+--aliases FILE keeps which name stands for what, so that two snapshots can be
+compared (doctor -r EARLIER -r LATER). That file undoes it: do not hand it out.
 """
 
 
@@ -44,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--all-netns", action="store_true", help="every one that can be seen, in one file")
     what = parser.add_argument_group("contents")
     what.add_argument("--anonymize", action="store_true", help="keep the structure, lose addresses and names")
+    what.add_argument("--aliases", metavar="FILE",
+                      help="with --anonymize: the same names as in earlier ones, kept in that file")  # fmt: skip
     what.add_argument("--no-owners", action="store_true", help="do not look for the processes (quicker)")
 
 
@@ -61,13 +67,14 @@ def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
             exits.USAGE,
             ("fourtuple snapshot > FILE", "fourtuple snapshot -o FILE"),
         )
+    if args.aliases and not args.anonymize:
+        raise Failure("snapshot: --aliases goes with --anonymize", exits.USAGE)
+    if args.output != _STDOUT:
+        check_output("-o", args.output)
     snapshots = _take(args)
     unread = [line for snapshot in snapshots for line in snapshot.unread]
     if args.anonymize:
-        from fourtuple.live.anonymize import Aliases
-
-        aliases = Aliases()
-        snapshots = [aliases.snapshot(snapshot) for snapshot in snapshots]
+        snapshots = _anonymized(snapshots, args.aliases)
     from fourtuple.live.snapshot_file import encode
 
     data = encode(snapshots)
@@ -89,6 +96,56 @@ def _take(args: argparse.Namespace) -> list[Snapshot]:
     except CannotRead as error:
         denied = error.errno in (errno.EPERM, errno.EACCES)
         raise Failure(str(error), exits.NO_PERMISSION if denied else exits.USAGE) from None
+
+
+def _anonymized(snapshots: list[Snapshot], kept: str | None) -> list[Snapshot]:
+    """With the names of the file `kept`, to which new ones are added."""
+    from fourtuple.live.anonymize import Aliases
+
+    try:
+        aliases = Aliases(_kept_names(kept) if kept else None)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise _no_aliases(kept) from None
+    changed = [aliases.snapshot(snapshot) for snapshot in snapshots]
+    if kept:
+        _keep_names(kept, aliases.known())
+    return changed
+
+
+def _kept_names(path: str) -> dict[str, list[int | str]]:
+    """None yet where there is no such file."""
+    import json
+
+    try:
+        with open(path, "rb") as file:
+            read = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Failure(f"--aliases: cannot read {path}: {error.strerror}", exits.USAGE) from None
+    except ValueError:
+        read = None
+    if not isinstance(read, dict) or read.get("schema") != _ALIASES:
+        raise _no_aliases(path)
+    names: dict[str, list[int | str]] = read["names"]
+    return names
+
+
+def _keep_names(path: str, names: dict[str, list[object]]) -> None:
+    """For the eyes of its owner; the old file stays until the new one is whole."""
+    import json
+
+    new = f"{path}.new"
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            json.dump({"schema": _ALIASES, "names": names}, file)
+        os.replace(new, path)
+    except OSError as error:
+        raise unwritable("--aliases", path, error) from None
+
+
+def _no_aliases(path: str | None) -> Failure:
+    return Failure(f"--aliases: {path} is no file of aliases; name a new one, or that of an earlier snapshot")
 
 
 def _netns(args: argparse.Namespace) -> Netns | str | None:
@@ -125,9 +182,5 @@ def _write(path: str, data: bytes) -> None:
     except (OSError, ValueError) as error:
         if path == _STDOUT:
             let_go(sys.stdout)
-            raise Failure(f"cannot write the snapshot: {_reason(error)}", exits.INTERNAL) from None
-        raise Failure(f"-o: cannot write {path}: {_reason(error)}", exits.INTERNAL) from None
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise exits.cannot_write("cannot write the snapshot", error) from None
+        raise unwritable("-o", path, error) from None

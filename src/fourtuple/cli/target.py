@@ -22,6 +22,22 @@ def parse_target(word: str | None) -> tuple[str, int | None]:
         raise Failure(str(error), exits.USAGE) from None
 
 
+def check_family(command: str, host: str, family: int | None) -> None:
+    """Refuse an address of the other family than -4 or -6 asks for."""
+    version = 6 if ":" in host else 4 if is_ipv4(host) else None
+    is_mapped = version == 6 and parse_ipv6(host) >> 32 == 0xFFFF
+    if family and version and family != version and not is_mapped:
+        raise Failure(f"{command}: -{family} asks for IPv{family}, and {host} is an IPv{version} address", exits.USAGE)
+
+
+def of_family(command: str, host: str, addresses: tuple[str, ...], family: int | None) -> tuple[str, ...]:
+    """Those of a name that -4 or -6 leaves."""
+    left = tuple(each for each in addresses if family in (None, 6 if ":" in each else 4))
+    if addresses and not left:
+        raise Failure(f"{command}: {host} has no IPv{family} address", exits.NOT_RESOLVED)
+    return left
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         return ":" in text and parse_ipv6(text) >= 0

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
-from fourtuple.cli.exits import INTERNAL, Failure
+from fourtuple.cli.exits import cannot_write
 
 Span = tuple[str, str]
 Line = list[Span]
@@ -55,7 +55,7 @@ _ASCII = {
     "▲": "!",
 }
 
-_MIN_WIDTH, _PIPE_WIDTH, _MAX_WIDTH = 60, 120, 132
+_LEAST, _MIN_WIDTH, _PIPE_WIDTH, _MAX_WIDTH = 40, 60, 120, 132
 
 
 class Terminal:
@@ -66,7 +66,9 @@ class Terminal:
         self.color = color
         self.ascii_only = ascii_only
         self.boxes = boxes and not ascii_only
-        self.width = width
+        self.width = max(_MIN_WIDTH, width)
+        self.columns = width
+        """The same for output that has a layout for fewer columns, too."""
         self.is_tty = is_tty
         self._table = str.maketrans(_ASCII if ascii_only else {} if self.boxes else _BOXES)
 
@@ -97,7 +99,7 @@ class Terminal:
             raise
         except OSError as error:
             let_go(self.stream)
-            raise Failure(f"cannot write the answer: {error.strerror}", INTERNAL) from None
+            raise cannot_write("cannot write the answer", error) from None
 
 
 def let_go(stream: TextIO) -> None:
@@ -142,7 +144,7 @@ def _width(stream: TextIO, environ: Mapping[str, str]) -> int:
         width = os.get_terminal_size(stream.fileno()).columns
     else:
         width = _PIPE_WIDTH
-    return max(_MIN_WIDTH, min(width, _MAX_WIDTH))
+    return max(_LEAST, min(width, _MAX_WIDTH))
 
 
 def text_of(line: Line) -> str:

@@ -28,10 +28,12 @@ examples:
   fourtuple why ECONNREFUSED --pid 2211            for where that process connects to
   fourtuple why "Cannot assign requested address"
   fourtuple why EADDRINUSE --dest :8080            what bind() asked for
+  sudo fourtuple why 99 --dest 10.2.0.9:5432 --probe  asks the kernel itself
   strace -f -e trace=network -o log.txt PROGRAM; fourtuple why log.txt
   journalctl -u web | fourtuple why -              any log with errno lines: counted
 
-It reads, and changes nothing; nothing is sent.  ✓ it is this one; "not it": looked at; "open": cannot be told here.
+It reads, and changes nothing; nothing is sent, with --probe neither.
+✓ it is this one; "not it": looked at; "open": cannot be told here.
 """
 
 
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a name, a number, a message; output of strace or any log; - is stdin")  # fmt: skip
     parser.add_argument("--dest", metavar="HOST:PORT", help="where connect() goes to, or what bind() asks for")
     parser.add_argument("--pid", type=_number, metavar="PID", help="the process that fails: its sockets, its namespace")
+    parser.add_argument("--probe", action="store_true", help="also ask the kernel, by a connect() that sends nothing")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-N", "--netns", metavar="NS", help="a network namespace: a name of `ip netns`, a pid or a path")
     where.add_argument("-r", dest="file", metavar="FILE", help="a file of `fourtuple snapshot`, - for stdin")
@@ -59,6 +62,8 @@ def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
     """Explain an errno, or what a log has."""
     word = " ".join(args.words)
     if word == "-" or _is_file(word):
+        if args.probe:
+            raise Failure("why: --probe goes with an errno and --dest, not with a log", exits.USAGE)
         log = _read(word)
         found = _explained(log, args)
         if args.json:
@@ -70,6 +75,8 @@ def run(args: argparse.Namespace, out: Terminal, err: Terminal) -> int:
         return exits.OK
     name = _errno(word)
     asked, unread = _asked(args)
+    if args.probe:
+        asked = _probe(args, asked, err if args.json else out)
     from fourtuple.doctor.why import explain
 
     explained = explain(name, asked)
@@ -129,6 +136,30 @@ def _asked(args: argparse.Namespace) -> tuple[Asked | None, str]:
 
         denied = error.errno in (errno.EPERM, errno.EACCES)
         raise Failure(f"why: {error}", exits.NO_PERMISSION if denied else exits.USAGE) from None
+
+
+def _probe(args: argparse.Namespace, asked: Asked | None, tell: Terminal) -> Asked:
+    """Say what is done, then do it."""
+    import errno
+
+    from fourtuple.cli.doctor_text import wrapped
+    from fourtuple.doctor.reading import TIME_WAIT
+    from fourtuple.doctor.why_probe import ask_kernel
+    from fourtuple.live.probe import ABOUT_TAKING, ABOUT_TRY
+    from fourtuple.live.refusal import CannotRead
+
+    if args.file:
+        raise Failure("why: --probe asks this machine, -r reads a file: one of them", exits.USAGE)
+    if asked is None or not any(target.address for target in asked.targets):
+        raise Failure("why: --probe needs a destination: --dest HOST:PORT, or --pid of who connects", exits.USAGE)
+    taking = asked.reading.system.sysctls.tcp_tw_reuse and asked.reading.rows_in_state(TIME_WAIT)
+    if tell.is_tty or not args.json:
+        tell.print(*wrapped(f"--probe {ABOUT_TRY}{ABOUT_TAKING if taking else ''}", tell))
+    try:
+        return ask_kernel(asked, asked.reading.sockets.netns)
+    except CannotRead as error:
+        denied = error.errno in (errno.EPERM, errno.EACCES)
+        raise Failure(f"why: --probe: {error}", exits.NO_PERMISSION if denied else exits.USAGE) from None
 
 
 def _from_file(args: argparse.Namespace, where: tuple[tuple[str, int], ...]) -> Asked:
@@ -224,6 +255,18 @@ def document(found: Explanation, asked: Asked | None, unread: str) -> dict[str, 
         if asked and system
         else None,
         "unread": [unread] if unread else [],
+        "probe": [
+            {
+                "address": one.destination,
+                "port": one.port,
+                "errno": one.errno or None,
+                "source": one.source or None,
+                "local_port": one.local_port or None,
+            }
+            for one in asked.tried
+        ]
+        if asked and asked.tried
+        else None,
         "paths": [
             {**_path(v.path), "verdict": v.mark if asked else None, "evidence": v.text or None} for v in found.verdicts
         ],
@@ -258,6 +301,7 @@ def log_document(name: str, log: Log, found: list[tuple[Any, int, tuple[Path, ..
         "text": None,
         "asked": None,
         "unread": [],
+        "probe": None,
         "paths": [],
         "log": {
             "file": name,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fourtuple.doctor.strace import Failed, Log
     from fourtuple.doctor.why import Asked, Explanation, Verdict
     from fourtuple.doctor.why_path import Path
+    from fourtuple.live.probe import Tried
 
 _INDENT = 6
 _LABEL = 9
@@ -32,6 +33,8 @@ def lines(found: Explanation, asked: Asked | None, unread: str, out: Terminal) -
     yield [(f"{found.errno} ({number_of(found.errno)}): {text_of(found.errno)}", "bold")]
     for text in _wrapped(_about(asked), out.width) if asked else ():
         yield [(text, "dim")]
+    for one in asked.tried if asked else ():
+        yield from _labelled_probe(found, one, out)
     for call in found.calls:
         verdicts = found.of_call(call)
         yield []
@@ -43,6 +46,16 @@ def lines(found: Explanation, asked: Asked | None, unread: str, out: Terminal) -
     if unread:
         yield []
         yield [(f"not read: {unread}", "dim")]
+
+
+def _labelled_probe(found: Explanation, one: Tried, out: Terminal) -> Iterator[Line]:
+    """What the kernel gave; where that is another errno, how to ask about it."""
+    from fourtuple.doctor.why_probe import tried_words
+
+    other = f": fourtuple why {one.errno} --dest {endpoint(one.destination, one.port)}"
+    text = tried_words(one) + (other if one.errno and one.errno != found.errno else "")
+    for i, part in enumerate(_wrapped(text, out.width - 9)):
+        yield [("--probe  " if i == 0 else " " * 9, "dim"), (part, "")]
 
 
 def _about(asked: Asked) -> str:

@@ -16,10 +16,10 @@ SCOPES = ("socket", "process", "server", "namespace", "machine")
 """What a fix changes, from local and reversible to everything: fixes are in this order."""
 
 KINDS = (
-    "full", "failed-connects", "no-route", "near-full", "conntrack", "descriptors", "past-cliff", "reserved-parity",
-    "resent-syn", "near-cliff", "filling", "bind-before-connect", "close-wait", "self-connected", "loopback-down",
-    "no-ipv6-loopback", "range-over-nodeports", "range-privileged", "time-wait", "listener-in-range", "nat",
-    "odd-range",
+    "full", "nat-full", "failed-connects", "no-route", "near-full", "nat-near-full", "conntrack", "descriptors",
+    "past-cliff", "reserved-parity", "resent-syn", "near-cliff", "filling", "bind-before-connect", "close-wait",
+    "self-connected", "loopback-down", "no-ipv6-loopback", "range-over-nodeports", "range-privileged", "time-wait",
+    "listener-in-range", "nat", "odd-range",
 )  # fmt: skip
 """Every kind of finding, the most urgent first."""
 

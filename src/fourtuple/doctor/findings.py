@@ -18,6 +18,7 @@ from fourtuple.doctor.findings_machine import (
 )
 from fourtuple.doctor.findings_ports import port_findings
 from fourtuple.doctor.fixes import Fixes
+from fourtuple.doctor.idle import OVER_S
 
 if TYPE_CHECKING:
     from fourtuple.doctor.answers import Prediction
@@ -44,6 +45,8 @@ class Question(NamedTuple):
     """Also destinations that use less than 1 % of the range."""
     changes: Mapping[str, str] = {}
     """of --what-if"""
+    idle_s: float = OVER_S
+    """A connection without data for longer is idle."""
 
     @property
     def is_about_one(self) -> bool:
@@ -67,6 +70,7 @@ class Diagnosis(NamedTuple):
     """of --what-if"""
     measured: Mapping[int, Measured] = {}
     """The kernel's own port search (--probe), by place in `predictions`."""
+    idle_s: float = OVER_S
 
     @property
     def exit_code(self) -> int:
@@ -92,6 +96,7 @@ def diagnose(reading: Reading, question: Question) -> Diagnosis:
         changed, notes = state.predict_again(predictions), state.notes
     findings = sorted(_findings(reading, question, predictions), key=lambda finding: finding.rank)
     found = Diagnosis(reading, tuple(predictions), tuple(changed), notes, small, tuple(findings), question.changes)
+    found = found._replace(idle_s=question.idle_s)
     if reading.probed is None:
         return found
     from fourtuple.doctor.probed import measure
@@ -124,15 +129,29 @@ def _family(p: Prediction) -> int:
 
 
 def _findings(reading: Reading, question: Question, predictions: Sequence[Prediction]) -> list[Finding]:
-    fixes = Fixes(reading, question.warn)
+    fixes = Fixes(reading, question.warn, question.idle_s)
     found = list(destination_findings(reading, predictions, fixes, question.warn, question.crit))
-    states = [*resent_syns(reading), *self_connected(reading), *close_waits(reading)]
+    nat = _nat(reading, question)
+    found += nat
+    dropped_here = {finding.subject for finding in nat if finding.kind == "nat-full"}
+    unanswered = (finding for finding in resent_syns(reading) if finding.subject not in dropped_here)
+    states = [*unanswered, *self_connected(reading), *close_waits(reading)]
     if not question.is_about_one:
         return [*found, *states, *port_findings(reading, fixes), *machine_findings(reading)]
     subjects = {_subject(p) for p in predictions}
     found += [finding for finding in states if finding.subject in subjects]
     found += [finding for finding in port_findings(reading, fixes) if finding.severity != NOTE]
     return [*found, *_before_the_ports(reading, question)]
+
+
+def _nat(reading: Reading, question: Question) -> list[Finding]:
+    """Where there is source NAT; elsewhere not even the module is loaded."""
+    nat = reading.system.nat
+    if not nat.rules and nat.tracked is None:
+        return []
+    from fourtuple.doctor.findings_nat import nat_findings
+
+    return list(nat_findings(reading, question))
 
 
 def _before_the_ports(reading: Reading, question: Question) -> Iterator[Finding]:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 from fourtuple.doctor.finding import CRITICAL, NOTE, WARNING, Finding, Fix
 from fourtuple.doctor.fixes import LOCAL_PORT_RANGE, OPTION_SINCE, Fixes, ordered
+from fourtuple.doctor.idle import idle_evidence
+from fourtuple.doctor.predict import ODD_RANGE
 from fourtuple.doctor.reading import CLOSE_WAIT, SYN_SENT
+from fourtuple.doctor.time_waits import TimeWaits, time_wait_ages
 from fourtuple.doctor.words import duration, endpoint, grouped, percent, plural, port_list
 
 if TYPE_CHECKING:
@@ -45,18 +48,19 @@ def _ports_finding(reading: Reading, p: Prediction, fixes: Fixes, crit: float) -
     kind, severity, title = _state_of(p, crit, _first_parity_ports(reading))
     rows = reading.rows_to(p)
     holders = reading.holders(rows)
+    idle = fixes.idle(p)
     return Finding(
         kind,
         severity,
         endpoint(p.destination, p.port),
         title,
-        (*_evidence(p), *_time_wait_evidence(reading, p)),
+        (*_evidence(p), *_time_wait_evidence(reading, p), *([idle_evidence(idle)] if idle else [])),
         holders,
         _FULL_RULE if kind in ("full", "near-full") else _CLIFF_RULE,
         _helping(
             [
                 fixes.port_range_option(p) if kind != "full" else None,
-                fixes.pool(p, holders) if p.by_state.get("ESTABLISHED", 0) else None,
+                fixes.pool(p, holders, idle) if p.by_state.get("ESTABLISHED", 0) else None,
                 keep_alive() if _cause(p) == "time-wait" else None,
                 fixes.other_source(p),
                 fixes.other_destination(p) if p.errno else None,
@@ -86,18 +90,25 @@ def _state_of(p: Prediction, crit: float, first: str) -> tuple[str, str, str]:
     if p.fill >= crit:
         return "near-full", severity, f"{plural(p.free.likely, 'port')} left, then EADDRNOTAVAIL{_cost_clause(p)}"
     if p.to_cliff_ports.likely == 0:
-        return "past-cliff", severity, f"past half: all {first} are taken, each connect() walks them all first"
+        return "past-cliff", severity, f"past half: {_are_taken(first)} first"
     if _first_share(p) >= _NEAR_CLIFF:
         left = plural(p.to_cliff_ports.likely, "connection")
-        return "near-cliff", severity, f"{left} more, then each connect() walks all {first} first"
+        return "near-cliff", severity, f"{left} more, then each connect() walks {first} first"
     cliff = plural(p.to_cliff_ports.likely, "connection")
     return "filling", severity, f"{percent(p.fill)} of the ports are in use; the cliff is {cliff} away"
 
 
+def _are_taken(first: str) -> str:
+    one = first.startswith("the one")
+    return f"{first} {'is' if one else 'are'} taken, each connect() walks {'over it' if one else 'them all'}"
+
+
 def _first_parity_ports(reading: Reading) -> str:
-    """`14 116 even ports`."""
+    """`all 14 116 even ports`; of 3 ports in all the last one is out of reach."""
     low, high = reading.port_range
-    return f"{grouped((high - low) // 2 + 1)} {'odd' if low & 1 else 'even'} ports"
+    number = 1 if high - low == 2 else (high - low) // 2 + 1
+    parity = "odd" if low & 1 else "even"
+    return f"the one {parity} port" if number == 1 else f"all {grouped(number)} {parity} ports"
 
 
 def _first_share(p: Prediction) -> float:
@@ -120,26 +131,40 @@ def _evidence(p: Prediction) -> Iterator[str]:
         (p.shut_sure_ports, "by listeners and bound sockets"),
         (max(0, inferred), "by bind(addr, 0), inferred"),
     ]
-    parts = [own, *(f"{grouped(n)} {what}" for n, what in others if n)]
+    if p.ports_in_range == 3:
+        others.append((taken - p.used_in_range_ports - sum(n for n, _ in others), "that no search looks at"))
+    parts = [own, *(f"{grouped(n)} {what}" for n, what in others if n > 0)]
     yield f"{grouped(taken)} of {plural(p.ports_in_range, 'port')} taken: {', '.join(parts)}"
     if not p.errno and p.passed.mean >= 1:
         cost = p.cost_us
         yield (
-            f"each connect() passes over {grouped(round(p.passed.mean))} ports on average, "
+            f"each connect() passes over {plural(round(p.passed.mean), 'port')} on average, "
             f"{grouped(p.passed.p95)} in one of 20: {duration(cost.low)} to {duration(cost.high)}, "
             f"{duration(p.baseline_us.likely)} when empty"
         )
     if not p.free.is_exact:
-        yield f"{grouped(p.free.low)} to {grouped(p.free.high)} ports free, {grouped(p.free.likely)} most likely"
+        free = f"{grouped(p.free.low)} to {grouped(p.free.high)} ports free"
+        yield f"{free}, {grouped(p.free.likely)} most likely" if p.inferred else f"{free}: {ODD_RANGE}"
+    if 0 < p.failing_share < 1:
+        yield f"the next connect() fails from {percent(p.failing_share)} of the starts that its search may have"
 
 
 def _time_wait_evidence(reading: Reading, p: Prediction) -> Iterator[str]:
+    if reading.state.sockets.stamps_known and (ages := time_wait_ages(reading, p)).all:
+        yield _stamps(ages)
     if _cause(p) != "time-wait":
         return
     waiting = plural(p.by_state["TIME_WAIT"], "connection")
     yield f"TIME_WAIT: {waiting} that this side closed first; each keeps its port for 60 s"
     if p.time_wait_blocking_ports and reading.system.sysctls.tcp_tw_reuse == 2:
         yield "tcp_tw_reuse is 2: it takes over TIME_WAITs towards 127.0.0.0/8 and ::1 only"
+
+
+def _stamps(ages: TimeWaits) -> str:
+    """What tcp_tw_reuse takes over, or would; after --probe."""
+    text = f"{grouped(ages.stamped)} of {plural(ages.all, 'TIME_WAIT')} had timestamps: tcp_tw_reuse takes no others"
+    young = f"; {grouped(ages.young)} of them are too young, the last for {grouped(ages.young_ms)} ms more"
+    return text + young * bool(ages.young)
 
 
 def _cause(p: Prediction) -> str:

@@ -1,4 +1,4 @@
-"""Findings about the namespace and the machine: loopback, routes, conntrack, descriptors, NAT."""
+"""Findings about the namespace and the machine: loopback, routes, conntrack, descriptors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def machine_findings(reading: Reading) -> Iterator[Finding]:
     yield from loopback(reading)
     yield from conntrack(reading)
     yield from descriptors(reading)
-    yield from nat(reading)
     yield from failed_connects(reading)
 
 
@@ -169,22 +168,6 @@ def _descriptors(reading: Reading, pid: int, limit: Limits) -> Finding:
         ),
         ("ports",),
     )  # fmt: skip
-
-
-def nat(reading: Reading) -> Iterator[Finding]:
-    """A second choice of the source port, which can run out on its own."""
-    rules = reading.system.nat.rules
-    if rules:
-        yield Finding(
-            "nat",
-            NOTE,
-            "source NAT",
-            f"here: {some_of(rules, 2)}",
-            ("connections that leave through it share the ports of its address, whoever makes them",),
-            (),
-            "nf_nat_l4proto_unique_tuple: a taken port is replaced by another of 1024-65535; where none is found "
-            "the SYN is dropped: ETIMEDOUT",
-        )
 
 
 def failed_connects(reading: Reading) -> Iterator[Finding]:

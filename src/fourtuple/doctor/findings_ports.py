@@ -209,7 +209,7 @@ def odd_range(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
         "odd-range",
         NOTE,
         f"range {low}-{high}",
-        f"{grouped(size)} ports, an odd number: each search leaves out the first or the last of them",
+        f"{grouped(size)} ports, an odd number: {_left_out(size)}",
         (),
         (),
         "__inet_hash_connect rounds the number of ports down to an even one, and wraps at the true end",
@@ -218,6 +218,13 @@ def odd_range(reading: Reading, fixes: Fixes) -> Iterator[Finding]:
                 f"all {grouped(then.ports_in_range)} can be had", then, changes),
         ),
     )  # fmt: skip
+
+
+def _left_out(size: int) -> str:
+    """Of 3 ports a search can only start at the first."""
+    return (
+        "no search looks at the last of them" if size == 3 else "each search leaves out the first or the last of them"
+    )
 
 
 def range_over_others(reading: Reading) -> Iterator[Finding]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fourtuple.doctor.finding import SCOPES, Fix
-from fourtuple.doctor.words import duration, grouped, percent, plural, port_list, some_of
+from fourtuple.doctor.idle import OVER_S, Idle, idle_connections, idle_words
+from fourtuple.doctor.words import duration, endpoint, grouped, percent, plural, port_list, some_of
 
 if TYPE_CHECKING:
     from fourtuple.doctor.answers import Prediction
@@ -23,11 +24,20 @@ _WIDER = ((15000, 64999), (1024, 65535))
 _WORTH = 1.2
 _MOST_SOURCES = 4
 _REUSE_DELAY_SINCE = (6, 14)
+_PEERS_DECIDE = "only TIME_WAITs of connections with timestamps: the peers decide"
 
 
 def ordered(fixes: Iterable[Fix | None]) -> tuple[Fix, ...]:
     """Those that there are, the most local first."""
     return tuple(sorted((fix for fix in fixes if fix), key=lambda fix: SCOPES.index(fix.scope)))
+
+
+def _pool_words(top: Holder | None) -> str:
+    if top is None:
+        return "a pool, keep-alive: fewer connections at once"
+    processes = f"{len(top.pids)} process{'es' * (len(top.pids) > 1)} hold{'s' * (len(top.pids) == 1)}"
+    each = " each" if len(top.pids) > 1 else ""
+    return f"a pool for {top.name}: {processes} {grouped(round(top.sockets / len(top.pids)))} connections{each}"
 
 
 def effect(p: Prediction) -> str:
@@ -38,9 +48,10 @@ def effect(p: Prediction) -> str:
 class Fixes:
     """The fixes for destinations of one reading; a change is computed once, whatever number of destinations asks."""
 
-    def __init__(self, reading: Reading, warn: float) -> None:
+    def __init__(self, reading: Reading, warn: float, idle_s: float = OVER_S) -> None:
         self.reading = reading
         self.warn = warn
+        self.idle_s = idle_s
         self._states: dict[tuple[tuple[str, str], ...], State] = {}
 
     def after(self, changes: dict[str, str], p: Prediction) -> Prediction:
@@ -105,21 +116,27 @@ class Fixes:
 
     # -- the program
 
-    def pool(self, p: Prediction, holders: tuple[Holder, ...]) -> Fix:
-        """Hold fewer connections: whose, and how many each."""
-        held = p.by_state.get("ESTABLISHED", 0)
+    def idle(self, p: Prediction) -> Idle | None:
+        """How many of its connections carry nothing; None: not known."""
+        return idle_connections(self.reading, p, self.idle_s)
+
+    def pool(self, p: Prediction, holders: tuple[Holder, ...], idle: Idle | None) -> Fix:
+        """Hold fewer connections: whose, how many each, how many are idle; what is then, the idle ones closed."""
         top = next((h for h in holders if h.pids), None)
+        what = _pool_words(top) + (f"; {idle_words(idle)}" if idle else "")
         effect_text = "each closed one frees its port (60 s later if this side closes first)"
-        if top is None:
-            return Fix("process", "a pool, keep-alive: fewer connections at once", effect=effect_text)
-        each = f"{top.name}: {len(top.pids)} process{'es' * (len(top.pids) > 1)} hold{'s' * (len(top.pids) == 1)} "
-        each += grouped(round(top.sockets / len(top.pids))) + (
-            " connections each" if len(top.pids) > 1 else " connections"
-        )
-        changes = {"close": f"command/{top.command}"}
-        then = self.after(changes, p) if held else None
-        text = f"{effect(then)} without them; {effect_text}" if then else effect_text
-        return Fix("process", f"a pool for {each}", effect=text, after=then, what_if=changes)
+        changes: dict[str, str] = {}
+        without = "them"
+        if idle and idle.connections:
+            changes = {"close": f"idle/{idle.over_s:g}/{endpoint(p.destination, p.port)}"}
+            without = "the idle ones"
+        elif top is not None:
+            changes = {"close": f"command/{top.command}"}
+        if not changes:
+            return Fix("process", what, effect=effect_text)
+        then = self.after(changes, p)
+        text = f"{effect(then)} without {without}; {effect_text}"
+        return Fix("process", what, effect=text, after=then, what_if=changes)
 
     # -- the namespace
 
@@ -140,7 +157,7 @@ class Fixes:
             f"{effect(then)} ({plural(freed, 'port')})",
             then,
             {"tcp_tw_reuse": "1"},
-            "only TIME_WAITs of connections with timestamps: the peers decide",
+            "" if self.reading.state.sockets.stamps_known else _PEERS_DECIDE,
         )
 
     def why_no_tw_reuse(self, p: Prediction) -> str:
@@ -153,6 +170,8 @@ class Fixes:
             return "tcp_tw_reuse: does not help, tcp_timestamps is 0 and it needs timestamps"
         if not p.time_wait_blocking_ports:
             return "TIME_WAIT: reusable as it is" if p.time_wait_reusable_ports else ""
+        if sysctls.tcp_tw_reuse == 1 and self.reading.state.sockets.stamps_known:
+            return f"tcp_tw_reuse: is on; {grouped(p.time_wait_blocking_ports)} have no timestamps or are too young"
         if sysctls.tcp_tw_reuse == 1:
             return f"tcp_tw_reuse: is on; the {grouped(waiting)} have no timestamps or are younger than a second"
         return ""

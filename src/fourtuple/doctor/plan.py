@@ -239,7 +239,7 @@ def _limit(w: Workload) -> float:
 
 def _candidates(w: Workload) -> Iterator[tuple[str, Workload]]:
     """What could make it fit, the least trouble first: each with as many addresses more as it then needs."""
-    wide = replace(w, port_low=min(w.port_low, _WIDE[0]), port_high=max(w.port_high, _WIDE[1]))
+    wide = _widened(w)
     reuse = replace(w, tcp_tw_reuse=1)
     closed = replace(w, server_closes_first=True)
     kept = replace(w, requests_per_connection=_KEEP_ALIVE * w.requests_per_connection)
@@ -262,6 +262,16 @@ def _candidates(w: Workload) -> Iterator[tuple[str, Workload]]:
             if spread not in seen:
                 seen.add(spread)
                 yield ", ".join(filter(None, (text, more))), spread
+
+
+def _widened(w: Workload) -> Workload:
+    """The widest range that the kernel takes as it is: from the default of ip_unprivileged_port_start on.
+
+    ipv4_local_port_range refuses one that begins lower; where --range does, that sysctl has been lowered.
+    """
+    if w.port_low < _WIDE[0] and w.port_high - w.port_low >= _WIDE[1] - _WIDE[0]:
+        return w
+    return replace(w, port_low=_WIDE[0], port_high=_WIDE[1])
 
 
 def _spread(w: Workload) -> Iterator[tuple[str, Workload]]:

@@ -26,6 +26,7 @@ from fourtuple.doctor.answers import (
     as_json,
 )
 from fourtuple.doctor.cost import Kinds, connect_cost
+from fourtuple.doctor.words import plural
 from fourtuple.inet.dest import dest_find
 from fourtuple.kernel_map import (
     LOOK_BUCKET_BOUND,
@@ -47,6 +48,8 @@ __all__ = ["HeldPort", "Interval", "Passed", "Prediction", "Rate", "State", "Sum
 _AF_INET, _AF_INET6 = 2, 10
 _FREE = (LOOK_FREE, LOOK_JOINED, LOOK_TW_REUSED)
 _WORTH_A_LOOK = 0.25
+ODD_RANGE = "in a range of odd size the random start of a search decides whether its first or its last port is left out"
+"""Why that count is open by nature: no probe can tell."""
 _STRANGER6 = 0x0FFFFFFF  # the number of an IPv6 address that no socket has
 _TIME_WAIT = 6
 _KINDS = ("listen", "bound", "accepted", "connected", "time_wait")
@@ -308,7 +311,7 @@ class State:
         t = self.tables
         doubts = bytes(t.certainty[t.low : t.high + 1])
         in_doubt = live_tables.LIKELY_SHUT in doubts or live_tables.LIKELY_JOINABLE in doubts
-        if in_doubt or (t.h.tw.used and self.sysctls.tcp_tw_reuse):
+        if in_doubt or (t.h.tw.used and self.sysctls.tcp_tw_reuse and not self.sockets.stamps_known):
             return OPTIMISTIC, LIKELY, PESSIMISTIC
         return (LIKELY,)
 
@@ -319,7 +322,7 @@ class State:
         low, high = t.h.range.low, t.h.range.high - 1
         ask.look_at_ports(t, t.probe, low, high)
         ask.ask_every_start(t, walk, t.probe)
-        verdicts = bytes(t.verdict[low : high + 1])
+        verdicts = _in_reach(bytes(t.verdict[low : high + 1]), t.h.range.step)
         starts = max(1, walk.starts)
         passed = Passed(
             walk.passed / starts,
@@ -413,7 +416,8 @@ class State:
         if look is None:
             return None
         low, high = self.sysctls.port_low, self.sysctls.port_high
-        free = replace(free, low=first.low + second.low)
+        more = max(0, look.ports(*_FREE) - free.likely)
+        free = Interval(first.low + second.low + more, free.likely + more, free.high + more)
         return WithPortRange(low, high, free, look.passed, self._cost(look), _errno(look))
 
     # -- who holds a port
@@ -474,6 +478,13 @@ def _time_left(ports: int, growth_per_s: float) -> float | None:
     return ports / growth_per_s if growth_per_s > 0 else None
 
 
+def _in_reach(verdicts: bytes, step: int) -> bytes:
+    """The ports that a search may look at: of 3 never the last, as __inet_hash_connect has 2 to start from, an even
+    offset.  In a longer range of odd size it depends on the start.
+    """
+    return verdicts[:2] if step == 2 and len(verdicts) == 3 else verdicts
+
+
 def _free(worst: _Look, look: _Look, best: _Look) -> tuple[Interval, Interval, Interval]:
     """Free ports in all, of the first parity, of the second.  In a range of odd size one may be out of reach."""
     first = Interval(worst.free_first, look.free_first, best.free_first)
@@ -494,13 +505,18 @@ def _reasons(worst: _Look, look: _Look, best: _Look) -> list[str]:
     doubtful = _doubtful(worst, look)
     reusable = best.ports(LOOK_TW_REUSED)
     if likely:
-        reasons.append(f"{likely} ports look as if bind(addr, 0) had taken them (their parity): inferred")
+        looks, them, their = ("looks", "it", "its") if likely == 1 else ("look", "them", "their")
+        ports = plural(likely, "port")
+        reasons.append(f"{ports} {looks} as if bind(addr, 0) had taken {them} ({their} parity): inferred")
     if doubtful:
-        reasons.append(f"{doubtful} ports of connected sockets: the kernel does not tell whether bind() took them")
+        them = "it" if doubtful == 1 else "them"
+        ports = plural(doubtful, "port")
+        reasons.append(f"{ports} of connected sockets: the kernel does not tell whether bind() took {them}")
     if reusable and worst.ports(*_FREE) != best.ports(*_FREE):
-        reasons.append(f"{reusable} TIME_WAITs are reusable if their peers use timestamps")
+        are = "is reusable if its peer uses" if reusable == 1 else "are reusable if their peers use"
+        reasons.append(f"{plural(reusable, 'TIME_WAIT')} {are} timestamps")
     if worst.edge_free:
-        reasons.append("a range of odd size: each search leaves out its first or its last port")
+        reasons.append(ODD_RANGE)
     return reasons
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fourtuple.live.socket_table import Destinations, SocketTable
     from fourtuple.live.system import Limits, System
 
-LISTEN, BOUND, TIME_WAIT, SYN_SENT, CLOSE_WAIT = 10, 13, 6, 2, 8
+LISTEN, BOUND, TIME_WAIT, SYN_SENT, CLOSE_WAIT, FIN_WAIT2 = 10, 13, 6, 2, 8, 5
 _AF_INET, _AF_INET6 = 2, 10
 
 
@@ -61,7 +61,7 @@ class Reading:
         self.owners = owners
         self.limits = dict(limits or {})
         self.routes = tuple(routes)
-        self.unread = tuple(unread)
+        self.unread = (*unread, *_nat_not_read(system))
         self.is_live = is_live
         self.failed: tuple[FailedConnect, ...] = ()
         """connect() calls that found no port since the reading before, on the whole machine."""
@@ -184,3 +184,11 @@ class Reading:
         if label.startswith("pid "):
             return f"nsenter -t {label.removeprefix('pid ')} -n {command}"
         return f"nsenter --net={label} {command}" if "/" in label else f"ip netns exec {label} {command}"
+
+
+def _nat_not_read(system: System) -> tuple[str, ...]:
+    """Where there is no connection tracking there is no NAT to be missed."""
+    nat = system.nat
+    reasons = [nat.reason if not nat.is_known and system.conntrack and system.conntrack.used else ""]
+    reasons.append(nat.tracked.reason if nat.tracked else "")
+    return tuple(filter(None, reasons))

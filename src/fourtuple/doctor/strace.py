@@ -29,14 +29,12 @@ _CUT = re.compile(r"^(?P<name>[a-z0-9_]+)\((?P<args>.*?),?\s*<unfinished \.\.\.>
 _RESUMED = re.compile(r"^<\.\.\. (?P<name>[a-z0-9_]+) resumed>(?P<rest>.*)$")
 _ERRNO = re.compile(r"^(?:<[^>]*>)?\s+(E[A-Z0-9]+)\b")
 _FD = re.compile(r"^\s*(\d{1,9})\b")
-_PORT = re.compile(r"sin6?_port=htons\((\d{1,5})\)")
+_PORT = re.compile(r"sin6?_port=htons\((\d+)\)")
 _ADDRESS = re.compile(r'inet_addr\("([0-9.]{7,15})"\)|inet_pton\(AF_INET6, "([0-9a-fA-F:.]{2,45})"')
 _FAMILY = re.compile(r"sa_family=(AF_[A-Z0-9]+)")
 _SO_ERROR = re.compile(r"SO_ERROR, \[(E[A-Z0-9]+|\d{1,4})\]")
 _LOGGED = re.compile(r"\berrno[\s:=\]]{1,3}(\d{1,4})\b|\b(E[A-Z]{4,14})\b", re.IGNORECASE)
-_ENDPOINT = re.compile(
-    r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3})(?:['\"]?,\s*|:)(\d{1,5})\b|\[([0-9a-fA-F:]{2,39})\]:(\d{1,5})\b"
-)
+_ENDPOINT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3})(?:['\"]?,\s*|:)(\d+)\b|\[([0-9a-fA-F:]{2,39})\]:(\d+)\b")
 
 
 @dataclass(frozen=True)
@@ -217,8 +215,8 @@ class _Reader:
         name = _logged_errno(text)
         if name:
             found = _ENDPOINT.search(text)
-            address, port = (found[1] or found[3], found[2] or found[4]) if found else ("", "0")
-            self.log.count(Failed("", name, address, int(port), at_once=False), 0)
+            where = _checked(found[1] or found[3], found[2] or found[4]) if found else ("", 0)
+            self.log.count(Failed("", name, *where, at_once=False), 0)
 
 
 _OPTIONS = ("IP_BIND_ADDRESS_NO_PORT", "IP_LOCAL_PORT_RANGE", "SO_REUSEADDR", "SO_REUSEPORT", "IPV6_V6ONLY")
@@ -226,7 +224,12 @@ _OPTIONS = ("IP_BIND_ADDRESS_NO_PORT", "IP_LOCAL_PORT_RANGE", "SO_REUSEADDR", "S
 
 def _endpoint(args: str) -> tuple[str, int]:
     address, port = _ADDRESS.search(args), _PORT.search(args)
-    return (address[1] or address[2]) if address else "", int(port[1]) if port else 0
+    return _checked((address[1] or address[2]) if address else "", port[1] if port else "0")
+
+
+def _checked(address: str, port: str) -> tuple[str, int]:
+    """A number that no port has is no port: then nothing is known of where to."""
+    return (address, int(port)) if len(port) <= 5 and int(port) <= 65535 else ("", 0)
 
 
 def _joined(address: str, port: int) -> str:

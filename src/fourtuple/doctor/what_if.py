@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fourtuple.doctor.answers import Prediction
+from fourtuple.doctor.idle import idle_rows
 from fourtuple.doctor.predict import State
 from fourtuple.doctor.remake import remake
 from fourtuple.doctor.words import plural
@@ -31,7 +32,8 @@ KEYS: Mapping[str, str] = {
     "dests": "N: the connections to every destination go to N of them (addresses or ports) in turn",
     "IP_LOCAL_PORT_RANGE": "on, or LOW-HIGH: the option on every socket to come",
     "bind_no_port": "1: programs that bind an address set IP_BIND_ADDRESS_NO_PORT before",
-    "close": "pid/N, command/NAME, inode/N, dest/ADDRESS:PORT or state/NAME: these connections are gone",
+    "close": "pid/N, command/NAME, inode/N, dest/ADDRESS:PORT, state/NAME or idle/SECONDS[/ADDRESS:PORT]: "
+    "these connections are gone",
 }
 """Key -> what it takes."""
 
@@ -121,11 +123,20 @@ def _sysctl(name: str) -> Callable[[_Change, str], None]:
     def apply(change: _Change, value: str) -> None:
         text = " ".join(_pair(value)) if name == "ip_local_port_range" else value or "\n"
         if change.sysctls.set(f"net.ipv4.{name}", text) != 0:
-            raise ValueError(f"the kernel would not take {name}={value} ({KEYS[name]})")
-        if name == "tcp_tw_reuse" and value == "1":
+            raise ValueError(f"the kernel would not take {name}={value} ({_why(change, name, text)})")
+        if name == "tcp_tw_reuse" and value == "1" and not change.state.sockets.stamps_known:
             change.notes.append("TIME_WAITs are taken to have timestamps: the peers decide")
 
     return apply
+
+
+def _why(change: _Change, name: str, text: str) -> str:
+    """What the value has to be."""
+    start = change.sysctls.unprivileged_port_start
+    low, _, high = text.partition(" ")
+    if name == "ip_local_port_range" and low.isdecimal() and high.isdecimal() and int(low) < min(start, int(high)):
+        return f"it begins below net.ipv4.ip_unprivileged_port_start, {start}"
+    return KEYS[name]
 
 
 def _pair(value: str) -> tuple[str, str]:
@@ -135,7 +146,7 @@ def _pair(value: str) -> tuple[str, str]:
 
 def _count(key: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= _MOST:
-        raise ValueError(f"{key}={value}: a number from 1 to {_MOST}")
+        raise ValueError(f"{key}={value}: say a number from 1 to {_MOST}")
     return int(value)
 
 
@@ -165,13 +176,11 @@ def _option(change: _Change, value: str) -> None:
 
 def _close(change: _Change, value: str) -> None:
     matches = [_matcher(change.state, each.strip()) for each in value.split(",")]
-    closed = 0
-    for row in range(len(change.state.sockets)):
-        if any(match(row) for match in matches):
-            change.drop[row] = 1
-            closed += 1
+    closed = {row for match in matches for row in filter(match, range(len(change.state.sockets)))}
+    for row in closed:
+        change.drop[row] = 1
     change.notes.append(
-        f"{plural(closed, 'socket')} closed; each that this side closes first is in TIME_WAIT for 60 s before"
+        f"{plural(len(closed), 'socket')} closed; each that this side closes first is in TIME_WAIT for 60 s before"
     )
 
 
@@ -184,7 +193,7 @@ def _matcher(state: State, value: str) -> _Match:
 
 def _by_pid(state: State, what: str) -> _Match:
     if not what.isdecimal():
-        raise ValueError(f"close=pid/{what}: a number")
+        raise ValueError(f"close=pid/{what}: a pid is a number, as in close=pid/2211")
     inodes = {inode for inode, owner in state.owners.items() if owner.pid == int(what)}
     return lambda row: state.sockets.inode[row] in inodes
 
@@ -196,7 +205,7 @@ def _by_command(state: State, what: str) -> _Match:
 
 def _by_inode(state: State, what: str) -> _Match:
     if not what.isdecimal():
-        raise ValueError(f"close=inode/{what}: a number")
+        raise ValueError(f"close=inode/{what}: an inode is a number, as in close=inode/48211")
     return lambda row: state.sockets.inode[row] == int(what)
 
 
@@ -209,6 +218,21 @@ def _by_dest(state: State, what: str) -> _Match:
     return lambda row: (
         sockets.dport[row] == dport and live_tables.key_of(t, sockets.family[row], sockets.daddr[row]) == daddr
     )
+
+
+def _by_idle(state: State, what: str) -> _Match:
+    """Those without data for so many seconds, perhaps to one destination only."""
+    number, _, where = what.partition("/")
+    try:
+        over_s = float(number)
+    except ValueError:
+        over_s = -1.0
+    if not 0 <= over_s < 1e6:
+        raise ValueError(f"close=idle/{what}: SECONDS")
+    if state.sockets.idle_ms is None:
+        raise ValueError("close=idle: for how long connections have been idle is not known here (an old snapshot?)")
+    rows = idle_rows(state.sockets, over_s)
+    return set(filter(_by_dest(state, where), rows) if where else rows).__contains__
 
 
 def _by_state(state: State, what: str) -> _Match:
@@ -224,6 +248,7 @@ _MATCH: Mapping[str, Callable[[State, str], _Match]] = {
     "inode": _by_inode,
     "dest": _by_dest,
     "state": _by_state,
+    "idle": _by_idle,
 }
 _APPLY: Mapping[str, Callable[[_Change, str], None]] = {
     **{name: _sysctl(name) for name in list(KEYS)[:4]},

@@ -22,6 +22,7 @@ from fourtuple.doctor.why_path import Path
 
 if TYPE_CHECKING:
     from fourtuple.doctor.reading import Reading
+    from fourtuple.live.probe import Tried
     from fourtuple.live.rtnetlink import Route
 
 PATHS: tuple[Path, ...] = (*why_connect.ENTRIES, *why_other.ENTRIES)
@@ -126,6 +127,8 @@ class Asked:
     """What it was bound to."""
     failed_neighbours: frozenset[str] | None = None
     """Addresses on the link that nobody answers for; None: not read."""
+    tried: tuple[Tried, ...] = ()
+    """What the kernel gave for the targets, when it was asked (--probe)."""
 
 
 @dataclass(frozen=True)

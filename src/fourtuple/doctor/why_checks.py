@@ -30,6 +30,11 @@ def judge(path: Path, asked: Asked) -> Verdict:
     """What is known about one path."""
     asked = replace(asked, targets=_targets_of(path, asked))
     mark, text = _ruled_out(path, asked) or _checked(path, asked)
+    if asked.tried and path.call == "connect":
+        from fourtuple.doctor.why_probe import by_probe
+
+        full = max(_predictions(asked), key=lambda p: p.fill, default=None) if path.check == "no_port" else None
+        mark, text = by_probe(path, asked, (mark, text), full)
     return Verdict(path, mark, text)
 
 
@@ -85,6 +90,10 @@ def _no_port(path: Path, asked: Asked) -> Answer:
     fullest = max(found, key=lambda p: p.fill)
     free = grouped(fullest.free.likely)
     return NO, f"{free} of {grouped(fullest.ports_in_range)} ports are free {_pair(fullest)} now"
+
+
+def _own_range(path: Path, asked: Asked) -> Answer:
+    return OPEN, f"look at: {path.look}"
 
 
 def _predictions(asked: Asked) -> list[Prediction]:
@@ -429,6 +438,15 @@ def _conntrack(path: Path, asked: Asked) -> Answer:
     return (YES if table.used >= table.maximum else NO), use
 
 
+def _nat_ports(path: Path, asked: Asked) -> Answer:
+    from fourtuple.doctor.findings_nat import nat_answer
+
+    if not asked.reading.system.nat.is_known and asked.reading.system.nat.tracked is None:
+        return OPEN, asked.reading.system.nat.reason or "no NAT rules can be seen from here"
+    found = nat_answer(asked.reading, [(target.address, target.port) for target in asked.targets])
+    return (YES, found) if found else (NO, "no NAT range here is full")
+
+
 # ------------------------------------------------------------------------------------------ descriptors
 
 
@@ -454,12 +472,14 @@ def _no_ipv6(path: Path, asked: Asked) -> Answer:
 
 CHECKS: dict[str, Callable[[Path, Asked], Answer]] = {
     "no_port": _no_port,
+    "own_range": _own_range,
     "bound_pair": _bound_pair,
     "no_source6": _no_source6,
     "no_listener": _no_listener,
     "unanswered": _unanswered,
     "accept_queue": _accept_queue,
     "conntrack": _conntrack,
+    "nat_ports": _nat_ports,
     "route": _route,
     "neighbour": _neighbour,
     "not_unicast": _not_unicast,

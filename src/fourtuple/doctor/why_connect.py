@@ -37,6 +37,7 @@ _EADDRNOTAVAIL = (
         "the program's setsockopt(IPPROTO_IP, 51, …); strace shows it",
         ("a wider range on the socket",),
         ("PORT-27", "PORT-28"),
+        "own_range",
         bound=False,
     ),
     Path(
@@ -122,6 +123,17 @@ _ETIMEDOUT = (
         ("a larger net.netfilter.nf_conntrack_max", "no tracking for this traffic (nft notrack)"),
         (),
         "conntrack",
+        later=True,
+    ),
+    Path(
+        "connect",
+        "ETIMEDOUT",
+        "__nf_conntrack_confirm",
+        "source NAT has found no port for it: it drops the SYN",
+        "fourtuple doctor; conntrack -S: insert_failed",
+        ("more ports or addresses in the NAT rule: fourtuple doctor prints it", "fewer connections at once: a pool"),
+        (),
+        "nat_ports",
         later=True,
     ),
     Path(

@@ -13,6 +13,7 @@ from fourtuple.live.netns import find_netns, run_in
 from fourtuple.live.owners import owners_of
 from fourtuple.live.reader import sockets as read_sockets
 from fourtuple.live.refusal import CannotRead
+from fourtuple.live.rtnetlink import read_failed_neighbours
 from fourtuple.live.system import read_limits, read_system, routes_towards
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 _MOST_TARGETS = 5
 _NO_GROUP_STATES = (10, 13)
 _PREFIX, _END = "socket:[", "]"
-_ARP_FILE = "/proc/thread-self/net/arp"
 
 
 def ask_machine(
@@ -108,15 +108,7 @@ def _with_routes(
 
 
 def _failed_neighbours(namespace: Netns) -> frozenset[str] | None:
-    """IPv4 addresses that ARP asked for in vain."""
     try:
-        lines = run_in(namespace, _arp_lines)
+        return run_in(namespace, read_failed_neighbours)
     except OSError:
         return None
-    words = [line.split() for line in lines]
-    return frozenset(each[0] for each in words if len(each) > 3 and each[2] == "0x0")
-
-
-def _arp_lines() -> list[str]:
-    with open(_ARP_FILE, encoding="ascii", errors="replace") as file:
-        return file.read().splitlines()[1:]

@@ -5,7 +5,7 @@ cdef uint64_t _M64, _MIX
 cdef uint32_t _M32, _MAPPED, _ENOBUFS, _LOW_WORD
 cdef bint _LITTLE
 cdef int _MORE, _DONE, _ERROR, _FULL, _MALFORMED
-cdef uint8_t _V6SOCK, _V6ONLY, _AF_INET, _AF_INET6, _TCP_SYN_RECV, _TCP_CLOSE, _TCP_NEW_SYN_RECV, _BOUND
+cdef uint8_t _V6SOCK, _V6ONLY, _AF_INET, _AF_INET6, _TCP_SYN_RECV, _TCP_CLOSE, _LISTEN, _TCP_NEW_SYN_RECV, _BOUND
 
 
 @cython.final
@@ -22,10 +22,11 @@ cdef class SocketColumns:
     cdef public object views
     cdef public uint32_t count, room, sequence, error, interrupted, foreign, used6, room6, mask6
     cdef public int stop
+    cdef public bint has_idle
     cdef public uint64_t seed
     cdef public uint8_t[::1] family, state, timer, retrans, flags
     cdef public uint16_t[::1] sport, dport
-    cdef public uint32_t[::1] saddr, daddr, ifindex, uid, inode, expires_ms, rqueue, wqueue, slots6, words6
+    cdef public uint32_t[::1] saddr, daddr, ifindex, uid, inode, expires_ms, rqueue, wqueue, slots6, words6, idle_ms
     cdef public uint64_t[::1] cgroup
 
 
@@ -41,6 +42,8 @@ cdef int _socket(SocketColumns c, Datagram d, size_t offset, size_t end) noexcep
 cdef bint _addresses(SocketColumns c, Datagram d, uint32_t row, size_t offset) noexcept nogil
 @cython.locals(size=uint64_t, kind=uint32_t, high=uint64_t)
 cdef void _attributes(SocketColumns c, Datagram d, uint32_t row, size_t offset, size_t end) noexcept nogil
+@cython.locals(sent=uint32_t, received=uint32_t)
+cdef uint32_t _idle(Datagram d, size_t word) noexcept nogil
 @cython.locals(flags=uint32_t)
 cdef uint8_t _options(uint32_t first, uint32_t second) noexcept nogil
 @cython.locals(high=uint32_t)

@@ -47,7 +47,7 @@ _LITTLE = sys.byteorder == "little"
 _LOW_WORD = 0 if _LITTLE else 1  # of the two words of a 64-bit number
 
 _AF_INET, _AF_INET6 = 2, 10
-_TCP_SYN_RECV, _TCP_CLOSE, _TCP_NEW_SYN_RECV, _BOUND = 3, 7, 12, 13
+_TCP_SYN_RECV, _TCP_CLOSE, _LISTEN, _TCP_NEW_SYN_RECV, _BOUND = 3, 7, 10, 12, 13
 
 
 class Datagram:
@@ -77,7 +77,7 @@ class SocketColumns:
     __slots__ = (
         "views", "count", "room", "sequence", "stop", "error", "interrupted", "foreign", "seed", "used6", "room6",
         "mask6", "slots6", "words6", "family", "state", "timer", "retrans", "flags", "sport", "dport", "saddr",
-        "daddr", "ifindex", "uid", "inode", "expires_ms", "rqueue", "wqueue", "cgroup",
+        "daddr", "ifindex", "uid", "inode", "expires_ms", "rqueue", "wqueue", "cgroup", "idle_ms", "has_idle",
     )  # fmt: skip
 
     views: dict[str, memoryview]  # the columns by name, as Python sees them: whole, not `count` long
@@ -102,6 +102,7 @@ class SocketColumns:
     rqueue: memoryview
     wqueue: memoryview
     cgroup: memoryview
+    idle_ms: memoryview  # where asked for (has_idle): no column of FIELDS, most readings do without
 
     def __init__(self, rows: int, addresses: int, seed: int) -> None:
         self.count = 0
@@ -112,6 +113,8 @@ class SocketColumns:
         self.foreign = 0
         self.seed = seed
         self.used6 = 1
+        self.has_idle = 0
+        self.idle_ms = allocate_columns((("idle_ms", "I"),), 1)["idle_ms"]
         take_rows(self, max(rows, 1))
         take_addresses(self, max(addresses, 3))
 
@@ -141,6 +144,17 @@ def take_rows(c: SocketColumns, rows: int) -> None:
     c.saddr, c.daddr, c.ifindex, c.uid = views["saddr"], views["daddr"], views["ifindex"], views["uid"]
     c.inode, c.expires_ms, c.cgroup = views["inode"], views["expires_ms"], views["cgroup"]
     c.rqueue, c.wqueue = views["rqueue"], views["wqueue"]
+    if c.has_idle:
+        take_idle(c)
+
+
+def take_idle(c: SocketColumns) -> None:
+    """A column for idle times, with what was in the old one."""
+    new = allocate_columns((("idle_ms", "I"),), c.room)["idle_ms"]
+    if c.has_idle and c.count:
+        new[: c.count] = memoryview(c.idle_ms)[: c.count]
+    c.idle_ms = new
+    c.has_idle = 1
 
 
 def take_addresses(c: SocketColumns, addresses: int) -> None:
@@ -248,6 +262,8 @@ def _socket(c: SocketColumns, d: Datagram, offset: int, end: int) -> int:
     c.uid[row] = d.words[word + 16]
     c.inode[row] = d.words[word + 17]
     c.cgroup[row] = 0
+    if c.has_idle:
+        c.idle_ms[row] = _M32
     _attributes(c, d, row, offset + 72, end)
     c.count = row + 1
     return _MORE
@@ -290,7 +306,16 @@ def _attributes(c: SocketColumns, d: Datagram, row: int, offset: int, end: int) 
             c.cgroup[row] = high << 32 | d.words[(offset >> 2) + 1 + _LOW_WORD]
         elif kind == 11 and size >= 5 and d.data[offset + 4] != 0:  # INET_DIAG_SKV6ONLY
             c.flags[row] |= _V6ONLY
+        elif kind == 2 and size >= 4 + 56 and c.has_idle and c.state[row] != _LISTEN:  # INET_DIAG_INFO
+            c.idle_ms[row] = _idle(d, (offset >> 2) + 1)
         offset += (size + 3) >> 2 << 2
+
+
+def _idle(d: Datagram, word: int) -> int:
+    """Of a struct tcp_info: ms since data was last sent or received, whichever is later."""
+    sent = d.words[word + 11]  # tcpi_last_data_sent
+    received = d.words[word + 13]  # tcpi_last_data_recv
+    return sent if sent < received else received
 
 
 def _options(first: int, second: int) -> int:

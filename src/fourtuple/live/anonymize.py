@@ -4,7 +4,8 @@ Kept: ports, states, counts, times, sysctls, limits, inode numbers, which addres
 (loopback, private, link-local, public, ...; IPv4 or IPv6), 127.0.0.1, ::1 and the wildcards themselves, prefix lengths.
 Replaced: addresses (IPv4 public ones by 198.18.0.0/15, IPv6 by 2001:db8::/32), names of the host, of namespaces,
 devices, programs, control groups; pids and users (0 stays root); the kernel's local version.
-Dropped: NAT rules (their number stays), control groups' paths, texts about what could not be read that hold names.
+Dropped: where NAT rules are (what they give stays), control groups' paths, texts about what could not be read that
+hold names.
 
 Rule: one `Aliases` for all that belongs together: the same thing has the same name in all of its snapshots.
 """
@@ -23,8 +24,11 @@ from fourtuple.live.owners import Owner, Owners
 from fourtuple.live.socket_table import SocketTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from fourtuple.live.ctnetlink import NatFlows
+    from fourtuple.live.nat_rules import SourceNat
+    from fourtuple.live.netfilter import Nat
     from fourtuple.live.rtnetlink import Interface, Route
     from fourtuple.live.snapshot import Snapshot
     from fourtuple.live.system import Limits, System
@@ -58,8 +62,19 @@ _FIRST_PID, _FIRST_UID = 1001, 1000
 class Aliases:
     """Old name -> new name, by kind of thing, numbered as they are met."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, Sequence[int | str]] | None = None) -> None:
+        """`known`: what `known()` of earlier ones gave, for the same names again."""
         self._numbers: dict[str, dict[object, int]] = {}
+        for kind, things in (known or {}).items():
+            for thing in things:
+                self._number(kind, bytes.fromhex(str(thing)) if kind.startswith("ipv6") else thing)
+
+    def known(self) -> dict[str, list[object]]:
+        """Kind -> the old names in the order of their numbers, fit for JSON.  Whoever has it can undo the aliases."""
+        return {
+            kind: [thing.hex() if isinstance(thing, bytes) else thing for thing in numbers]
+            for kind, numbers in self._numbers.items()
+        }
 
     def _number(self, kind: str, thing: object) -> int:
         """1 for the first thing of its kind, and so on; the same for the same."""
@@ -167,8 +182,24 @@ class Aliases:
             netns_inode=self._number("netns inode", system.netns_inode),
             interfaces=tuple(map(self._interface, system.interfaces)),
             addresses=tuple(entry._replace(address=self.address(entry.address)) for entry in system.addresses),
-            nat=system.nat._replace(rules=tuple(f"rule: {rule.rpartition(': ')[2]}" for rule in system.nat.rules)),
+            nat=self._nat(system.nat),
         )
+
+    def _nat(self, nat: Nat) -> Nat:
+        return nat._replace(
+            rules=tuple(f"rule: {rule.rpartition(': ')[2]}" for rule in nat.rules),
+            sources=tuple(map(self._source_nat, nat.sources)),
+            tracked=nat.tracked and nat.tracked._replace(flows=tuple(map(self._flows, nat.tracked.flows))),
+        )
+
+    def _source_nat(self, rule: SourceNat) -> SourceNat:
+        """Of several addresses those in between have aliases elsewhere: as if from a map."""
+        first, last = self.address(rule.first), self.address(rule.last)
+        where = f"{rule.where.split(' ')[0]} TABLE CHAIN"
+        return rule._replace(where=where, first=first, last=last, from_map=rule.from_map or first != last)
+
+    def _flows(self, flows: NatFlows) -> NatFlows:
+        return flows._replace(address=self.address(flows.address), destination=self.address(flows.destination))
 
     def _interface(self, device: Interface) -> Interface:
         return device._replace(name="lo" if device.is_loopback else f"dev{device.ifindex}")

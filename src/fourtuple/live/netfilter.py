@@ -8,20 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from functools import partial
 from typing import NamedTuple
 
-from fourtuple.live.netlink import Netlink, attributes, number, text
+from fourtuple.live.ctnetlink import NETLINK_NETFILTER, Tracked, read_tracked
+from fourtuple.live.nat_rules import SourceNat, source_nat
+from fourtuple.live.netlink import Netlink, attributes, text
 
-_NETLINK_NETFILTER = 12
 # include/uapi/linux/netfilter/nf_tables.h: NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GET*
 _GETCHAIN, _GETRULE = 10 << 8 | 4, 10 << 8 | 7
 _CHAIN_TYPE = 7
-_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
-_EXPR_NAME, _EXPR_DATA, _NAT_TYPE, _TARGET_NAME = 1, 2, 1, 1
-_NAT_SNAT = 0
 _NFGENMSG = struct.pack("=BBH", 0, 0, 0)
 _MOST_RULES = 20_000
-_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
+_AF_INET, _AF_INET6 = 2, 10
+_ALL_PORTS = 65535 - 1024 + 1
 _LEGACY = {"ip_tables_names": "iptables", "ip6_tables_names": "ip6tables"}
 
 
@@ -44,6 +44,10 @@ class Nat(NamedTuple):
     rules: tuple[str, ...] = ()
     """`ip nat POSTROUTING: masquerade`."""
     reason: str = ""
+    sources: tuple[SourceNat, ...] = ()
+    """The same rules, taken apart."""
+    tracked: Tracked | None = None
+    """The ports in use; None: there is no such rule, so nobody has looked."""
 
 
 def read_conntrack() -> Conntrack | None:
@@ -65,24 +69,51 @@ def _read(name: str) -> int | None:
 def read_nat() -> Nat:
     """Source NAT rules of nftables and iptables-nft; whether the older iptables have a nat table."""
     try:
-        with Netlink(_NETLINK_NETFILTER) as netlink:
+        with Netlink(NETLINK_NETFILTER) as netlink:
             found = _nft_rules(netlink)
     except OSError as error:
         return _unknown(error.errno or 0)
     legacy = [program for name, program in _LEGACY.items() if _has_nat_table(name)]
-    reason = f"{' and '.join(legacy)} (legacy) have a nat table, whose rules are not read" if legacy else ""
+    reason = _unread_rules(legacy)
     if len(found) >= _MOST_RULES:
         reason = f"there are more than {_MOST_RULES:,} rules"
-    return Nat(not reason, tuple(dict.fromkeys(filter(None, map(_nat_rule, found)))), reason)
+    sources = tuple(filter(None, map(source_nat, found)))
+    rules = tuple(dict.fromkeys(source.name for source in sources))
+    return Nat(not reason, rules, reason, sources, _tracked(sources, legacy))
+
+
+def _tracked(sources: tuple[SourceNat, ...], legacy: list[str]) -> Tracked | None:
+    """Ports in use: asked only where something may change them, as it takes about 5 µs a connection."""
+    families = {_AF_INET6 if source.where.startswith("ip6 ") else _AF_INET for source in sources}
+    if any(source.where.startswith("inet ") for source in sources):
+        families = {_AF_INET, _AF_INET6}
+    families |= {_AF_INET if program == "iptables" else _AF_INET6 for program in legacy}
+    addresses = [source.first for source in sources if source.first]
+    return read_tracked(sorted(families), addresses, partial(_least_ports, sources)) if families else None
+
+
+def _least_ports(sources: tuple[SourceNat, ...], address: str) -> int:
+    """Of the rules that may give this address the narrowest range."""
+    rules = [rule for rule in sources if rule.high and (rule.first != rule.last or rule.first in ("", address))]
+    return min([rule.high - rule.low + 1 for rule in rules], default=_ALL_PORTS)
 
 
 def _unknown(code: int) -> Nat:
     if code in (errno.EPERM, errno.EACCES):
         return Nat(False, reason="NAT rules can only be read by root (CAP_NET_ADMIN)")
     if code in (errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
-        legacy = any(_has_nat_table(name) for name in _LEGACY)
-        return Nat(not legacy, reason="iptables (legacy) have a nat table, whose rules are not read" if legacy else "")
+        return _without_nft()
     return Nat(False, reason=f"NAT rules: {os.strerror(code)}")
+
+
+def _without_nft() -> Nat:
+    """A kernel without nf_tables."""
+    legacy = [program for name, program in _LEGACY.items() if _has_nat_table(name)]
+    return Nat(not legacy, (), _unread_rules(legacy), (), _tracked((), legacy))
+
+
+def _unread_rules(legacy: list[str]) -> str:
+    return f"{' and '.join(legacy)} (legacy) have a nat table, whose rules are not read" if legacy else ""
 
 
 def _nft_rules(netlink: Netlink) -> list[bytes]:
@@ -91,27 +122,6 @@ def _nft_rules(netlink: Netlink) -> list[bytes]:
     if not any(text(dict(attributes(chain, 4)).get(_CHAIN_TYPE, b"")) == "nat" for chain in chains):
         return []
     return netlink.dump(_GETRULE, _NFGENMSG, _MOST_RULES)
-
-
-def _nat_rule(message: bytes) -> str:
-    """The rule in a few words if it is about source NAT, else ""."""
-    found = dict(attributes(message, 4))
-    for _, expression in attributes(found.get(_RULE_EXPRESSIONS, b"")):
-        action = _action(dict(attributes(expression)))
-        if action:
-            where = (text(found.get(key, b"")) for key in (_RULE_TABLE, _RULE_CHAIN))
-            return f"{' '.join([_FAMILIES.get(message[0], ''), *where])}: {action}".strip()
-    return ""
-
-
-def _action(expression: dict[int, bytes]) -> str:
-    name, data = text(expression.get(_EXPR_NAME, b"")), dict(attributes(expression.get(_EXPR_DATA, b"")))
-    if name == "masq":
-        return "masquerade"
-    if name == "nat" and number(data.get(_NAT_TYPE, b"\1")[-1:]) == _NAT_SNAT:
-        return "snat"
-    target = text(data.get(_TARGET_NAME, b"")) if name == "target" else ""
-    return target.lower() if target in ("MASQUERADE", "SNAT") else ""
 
 
 def _has_nat_table(name: str) -> bool:

@@ -14,6 +14,7 @@ import struct
 import sys
 from _socket import AF_NETLINK, MSG_TRUNC, SO_RCVTIMEO, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from collections.abc import Iterator
+from itertools import islice
 from types import TracebackType
 
 _HEADER = struct.Struct("=IHHII")
@@ -49,13 +50,16 @@ class Netlink:
 
     def dump(self, kind: int, body: bytes, at_most: int = 1 << 20) -> list[bytes]:
         """All messages of a dump, the first `at_most` of them.  Raises OSError with the kernel's errno."""
+        return list(islice(self.messages(kind, body), at_most))
+
+    def messages(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """The messages of a dump as they come: none is kept.  Raises OSError with the kernel's errno."""
         self._send(kind, _REQUEST | _DUMP, body)
-        found: list[bytes] = []
         while True:
             for got, flags, message in self._receive():
-                if got == _DONE or not flags & _MULTI or len(found) >= at_most:
-                    return found
-                found.append(message)
+                if got == _DONE or not flags & _MULTI:
+                    return
+                yield message
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1

@@ -54,6 +54,15 @@ ABOUT_MEASURE = (
 )
 """What measure_connect() does."""
 
+ABOUT_TRY = (
+    "opens and closes one socket under TCP_REPAIR for each destination: the kernel goes the way of connect() up to the "
+    "SYN, which is not sent; one port towards the destination is held for some microseconds"
+)
+"""What try_connect() does."""
+
+ABOUT_TAKING = "; under tcp_tw_reuse it may take over one TIME_WAIT, as any connect() would"
+"""What it may do as well."""
+
 MOST_TRIES = 1000
 
 # A 127.x address that nothing is configured to use, towards discard/tcp: a 4-tuple that no program has.
@@ -368,12 +377,40 @@ def measure_connect(
     tries        1 to 1,000 sockets, one after another
     limit_s      seconds, after which no further try is made
 
-    Every try is a connect() to the kernel: it moves the place at which the next search starts, as any other does.
+    Every try is a connect() to the kernel: it moves the place at which the next search starts, as any other does, and
+    under tcp_tw_reuse it takes over a TIME_WAIT where the search comes to one.
     Raises CannotRead without CAP_NET_ADMIN, ValueError for what is no address.
     """
     if not 1 <= tries <= MOST_TRIES:
         raise ValueError(f"tries must be 1 to {MOST_TRIES:,}, not {tries}")
     return run_in(find_netns(netns), lambda: _measure(destination, source, port_range, tries, limit_s))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What the kernel gave for one connect() that sent nothing."""
+
+    destination: str
+    port: int
+    errno: str
+    """"" when a port was found: then the SYN would have been sent."""
+    source: str
+    local_port: int
+
+
+def try_connect(destination: tuple[str, int], source: str | None = None, netns: Spec = None) -> Tried:
+    """What connect() gives at once for a destination, from the kernel itself; no packet (ABOUT_TRY).
+
+    Arguments as for measure_connect().  Raises CannotRead without CAP_NET_ADMIN, ValueError for what is no address.
+    """
+    family, target = _numeric(*destination)
+    local = _numeric(source, 0)[1] if source else None
+
+    def prepare() -> socket.socket:
+        return _repair_socket(family, local, None, "what connect() gives")
+
+    made = run_in(find_netns(netns), lambda: _time_one(prepare, target))
+    return Tried(*destination, errno_name(made.code) if made.code else "", made.source, made.port)
 
 
 def _measure(
@@ -412,17 +449,21 @@ def _time_one(prepare: Callable[[], socket.socket], target: tuple[str, int]) -> 
     return _Try(code, cost_us, source, port)
 
 
-def _repair_socket(family: int, local: tuple[str, int] | None, port_range: tuple[int, int] | None) -> socket.socket:
+def _repair_socket(
+    family: int,
+    local: tuple[str, int] | None,
+    port_range: tuple[int, int] | None,
+    what: str = "the cost of connect()",
+) -> socket.socket:
     """Ready for connect()."""
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    what = "the cost of connect()"
     try:
         set_repair(sock)
         if port_range:
-            what = "the cost of connect() with IP_LOCAL_PORT_RANGE"
+            what += " with IP_LOCAL_PORT_RANGE"
             set_port_range(sock, *port_range)
         if local:
-            what = f"the cost of connect() from {local[0]}"
+            what += f" from {local[0]}"
             set_no_port(sock)
             sock.bind(local)
     except OSError as error:

@@ -11,7 +11,7 @@ import time
 from _socket import AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_RAW, socket
 
 from fourtuple.live import sock_diag
-from fourtuple.live._decode import Datagram, SocketColumns
+from fourtuple.live._decode import Datagram, SocketColumns, take_idle
 from fourtuple.live.netns import Netns, all_netns, find_netns, run_in
 from fourtuple.live.refusal import CannotRead
 from fourtuple.live.socket_filter import SocketFilter
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         saddr: str | None
         daddr: str | None
         retries: int
+        idle: bool
 
 
 _AF_NETLINK = 16
@@ -57,6 +58,7 @@ def sockets(
     saddr: str | None = None,
     daddr: str | None = None,
     retries: int = 3,
+    idle: bool = False,
 ) -> SocketTable:
     """The TCP sockets of a network namespace, from the kernel's own table (NETLINK_SOCK_DIAG).  Needs no privilege.
 
@@ -67,6 +69,7 @@ def sockets(
     sport dport   a port, or (low, high)
     saddr daddr   "10.0.0.1", "10.0.0.0/8", "2001:db8::/32"
     retries   how often to ask again when the kernel says that its table changed meanwhile; then `consistent` is False
+    idle      also for how long each connection has been idle: the column `idle_ms` (0.3 us a socket more)
 
     All filters run in the kernel: what does not match costs next to nothing.  About 1 us a socket, all but a few
     percent of it in the kernel.  Raises CannotRead (an OSError: one line), ValueError for a filter that means nothing.
@@ -75,7 +78,7 @@ def sockets(
     namespace = find_netns(netns)
     started = time.perf_counter()
     try:
-        columns, consistent = _read(namespace, wanted, retries)
+        columns, consistent = _read(namespace, wanted, retries, idle)
     except CannotRead as refusal:
         if refusal.errno not in _CANNOT_BE_ASKED:
             raise
@@ -103,15 +106,17 @@ def all_sockets(**filters: Unpack[Filters]) -> tuple[list[SocketTable], list[str
     return tables, unseen
 
 
-def _read(netns: Netns, wanted: SocketFilter, retries: int) -> tuple[SocketColumns, bool]:
+def _read(netns: Netns, wanted: SocketFilter, retries: int, idle: bool) -> tuple[SocketColumns, bool]:
     """The rows; False: the kernel says that they may not fit together."""
     columns = SocketColumns(_ROWS, _ADDRESSES, int.from_bytes(os.urandom(8), "little"))
+    if idle:
+        take_idle(columns)
     datagram = Datagram(sock_diag.DATAGRAM)
     retries = max(retries, 0)
     for sequence in range(1, retries + 2):
         columns.clear(sequence)
         try:
-            _ask(netns, sock_diag.request(sequence, wanted), columns, datagram)
+            _ask(netns, sock_diag.request(sequence, wanted, idle), columns, datagram)
         except CannotRead as error:
             if error.errno not in _TRANSIENT or sequence > retries:
                 raise

@@ -32,7 +32,7 @@ from fourtuple.live.refusal import CannotRead
 
 _NETLINK_ROUTE = 0
 # include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h
-_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_GETNEIGH = 18, 22, 26, 30
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_AF_SPEC, _IFLA_INET6_CONF = 3, 4, 26, 2
 _DEVCONF_DISABLE_IPV6 = 26
@@ -42,6 +42,10 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 2, 4, 5, 7
 _RTA_UID, _RTA_IP_PROTO, _RTA_DPORT = 25, 27, 29
 _RTN_LOCAL, _RTN_BROADCAST, _RTN_MULTICAST = 2, 3, 5
 _RTMSG_SIZE = 12
+_NDMSG_SIZE, _NDA_DST = 12, 1
+_ADDRESS_SIZES = {int(AF_INET): 4, int(AF_INET6): 16}
+_NUD_INCOMPLETE, _NUD_FAILED = 0x01, 0x20
+_IN_VAIN = _NUD_INCOMPLETE | _NUD_FAILED
 
 
 class Interface(NamedTuple):
@@ -96,6 +100,17 @@ def read_addresses() -> tuple[Address, ...]:
     """Every IPv4 and IPv6 address.  Raises CannotRead."""
     messages = _dump(_RTM_GETADDR, "addresses", 8)
     return tuple(_address(message) for message in messages if message[0] in (AF_INET, AF_INET6))
+
+
+def read_failed_neighbours() -> frozenset[str]:
+    """Addresses on the links that ARP or neighbour discovery has asked for, so far in vain.  Raises CannotRead."""
+    found = set()
+    for message in _dump(_RTM_GETNEIGH, "neighbours", _NDMSG_SIZE):
+        (state,) = struct.unpack_from("=H", message, 8)
+        raw = dict(attributes(message, _NDMSG_SIZE)).get(_NDA_DST, b"")
+        if state & _IN_VAIN and len(raw) == _ADDRESS_SIZES.get(message[0]):
+            found.add(inet_ntop(message[0], raw))
+    return frozenset(found)
 
 
 def _dump(kind: int, what: str, size: int) -> list[bytes]:

@@ -117,7 +117,7 @@ def take_all(owners: bool = True, routes: bool = True) -> list[Snapshot]:
 
 
 def _take(netns: Netns, routes: bool) -> Snapshot:
-    sockets, system = read_sockets(netns), read_system(netns)
+    sockets, system = read_sockets(netns, idle=True), read_system(netns)
     if not routes:
         return Snapshot(sockets, system)
     try:

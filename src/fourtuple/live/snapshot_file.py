@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO
 
+    from fourtuple.live.ctnetlink import NatFlows
+    from fourtuple.live.netfilter import Nat
+
 MAGIC = b"\x894tuple\n"
 VERSION = 1
 SCHEMA = "fourtuple.snapshot/1"
@@ -49,6 +52,7 @@ _PREFIX = struct.Struct("<8sIIQQQQ")
 _CHECKED_FROM = 16  # magic, version, CRC
 _WIDTHS = {"B": 1, "H": 2, "I": 4, "Q": 8}
 _OWNER = ("owner", "I")  # 0 nobody known, else 1 + index in the list of processes
+_IDLE = ("idle_ms", "I")  # of a reading that asked for it
 _STATES = bytes(range(1, 14))
 _CHUNK = 1 << 20
 _TABLE_FACTS = ("source", "consistent", "bound_known", "listeners_known", "taken_at", "elapsed_s")
@@ -63,8 +67,8 @@ def encode(snapshots: Sequence[Snapshot]) -> bytes:
     packed, size, descriptions = [], 0, []
     for snapshot in snapshots:
         columns = _columns(snapshot)
-        descriptions.append(_describe(snapshot))
-        for name, code in (*FIELDS, _OWNER, ("addresses6", "B")):
+        descriptions.append(_describe(snapshot, _listed(columns)))
+        for name, code in (*_listed(columns), ("addresses6", "B")):
             packed.append(packer.compress(to_planes(columns[name], _WIDTHS[code])))
             size += len(columns[name])
     packed.append(packer.flush())
@@ -108,11 +112,16 @@ def _columns(snapshot: Snapshot) -> dict[str, bytes]:
     return columns | {"owner": column.tobytes()}
 
 
+def _listed(columns: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Names and types of the columns, in the order of the file."""
+    return [*FIELDS, _OWNER, *([_IDLE] if _IDLE[0] in columns else [])]
+
+
 def _processes(snapshot: Snapshot) -> list[Owner]:
     return [*{owner.pid: owner for owner in snapshot.owner_of.values()}.values()]
 
 
-def _describe(snapshot: Snapshot) -> dict[str, Any]:
+def _describe(snapshot: Snapshot, listed: Sequence[tuple[str, str]]) -> dict[str, Any]:
     table, system = snapshot.sockets, snapshot.system
     absent = {*system.absent, *system.sysctls.profile.absent_sysctls}
     return {
@@ -121,7 +130,7 @@ def _describe(snapshot: Snapshot) -> dict[str, Any]:
         "table": {
             "rows": len(table),
             "addresses6": len(table.addresses6),
-            "columns": [*FIELDS, _OWNER],
+            "columns": [*listed],
             **{name: getattr(table, name) for name in _TABLE_FACTS},
         },
         "routes": freeze(snapshot.routes),
@@ -190,7 +199,7 @@ def _check_prefix(prefix: bytes) -> tuple[int, int, int, int]:
 
 def _row_bytes() -> int:
     """Most that a row can take: its columns, and two IPv6 addresses of its own; some room for columns to come."""
-    return sum(_WIDTHS[code] for _, code in FIELDS) + 4 + 32 + 32
+    return sum(_WIDTHS[code] for _, code in FIELDS) + 4 + 4 + 32 + 32
 
 
 def _read(file: BinaryIO, small: int, packed: int) -> bytes:
@@ -276,6 +285,7 @@ def _snapshot(entry: object, unpacker: _Unpacker) -> Snapshot:
     table = _table(columns, _dict(entry["table"]), system)
     routes = thaw(tuple[Route, ...], entry["routes"])
     _check_addresses(system, routes)
+    _check_nat(system.nat)
     return Snapshot(
         table,
         system,
@@ -292,7 +302,7 @@ def _take_columns(facts: dict[str, Any], unpacker: _Unpacker) -> dict[str, bytes
     rows, addresses = thaw(int, facts["rows"]), thaw(int, facts["addresses6"])
     if not (0 <= rows <= MOST_ROWS and 1 <= addresses <= 2 * rows + 1):
         raise _Bad("its numbers of rows make no sense")
-    known = dict([*FIELDS, _OWNER])
+    known = dict([*FIELDS, _OWNER, _IDLE])
     columns = {}
     for name, code in thaw(tuple[tuple[str, ...], ...], facts["columns"]):
         if known.get(name, code) != code or code not in _WIDTHS or name in columns:
@@ -337,6 +347,8 @@ def _owners(entry: object, table: SocketTable, column: bytes) -> Owners | None:
 def _check_addresses(system: System, routes: tuple[Route, ...]) -> None:
     """Whatever is an address elsewhere is one here."""
     texts = [address.address for address in system.addresses]
+    texts += [text for rule in system.nat.sources for text in (rule.first, rule.last) if text]
+    texts += [text for flows in _nat_flows(system.nat) for text in (flows.address, flows.destination)]
     for route in routes:
         texts += [route.destination.partition("%")[0], *filter(None, (route.bound, route.source, route.gateway))]
     for text in texts:
@@ -344,6 +356,22 @@ def _check_addresses(system: System, routes: tuple[Route, ...]) -> None:
             inet_pton(AF_INET6 if ":" in text else AF_INET, text)
         except OSError:
             raise _Bad(f"{text[:40]!r} is no address") from None
+
+
+def _nat_flows(nat: Nat) -> tuple[NatFlows, ...]:
+    return nat.tracked.flows if nat.tracked else ()
+
+
+def _check_nat(nat: Nat) -> None:
+    """Ports are ports."""
+    ports = [port for rule in nat.sources for port in (rule.low, rule.high)]
+    ports += [flows.port for flows in _nat_flows(nat)]
+    if not all(0 <= port <= 65535 for port in ports) or any(rule.low > rule.high for rule in nat.sources):
+        raise _Bad("a NAT port that is none")
+    for flows in _nat_flows(nat):
+        for digits in (flows.ports, flows.closing_ports):
+            if len(digits) > 1 << 14 or set(digits) - set("0123456789abcdef") or not digits:
+                raise _Bad("a map of NAT ports that is none")
 
 
 def _sysctls(entry: object, kernel: object) -> Sysctls:

@@ -21,6 +21,7 @@ NETLINK_SOCK_DIAG = 4
 _TCPDIAG_GETSOCK = 18
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x001, 0x300
 _INET_DIAG_REQ_BYTECODE = 1
+_WANT_INFO = 1 << 1  # INET_DIAG_INFO: struct tcp_info
 # include/uapi/linux/inet_diag.h; of a pair the first is about the source.
 _GE, _LE, _COND = (2, 4), (3, 5), (7, 8)
 _JMP = 1
@@ -87,9 +88,9 @@ def bytecode(operations: Sequence[Condition]) -> bytes:
     return program
 
 
-def request(sequence: int, wanted: SocketFilter) -> bytes:
-    """The datagram that asks for sockets."""
-    body = struct.pack("=BBBB48xII", 0, 0, 0, 0, wanted.states, 0)
+def request(sequence: int, wanted: SocketFilter, idle: bool = False) -> bytes:
+    """The datagram that asks for sockets, `idle`: with their struct tcp_info."""
+    body = struct.pack("=BBBB48xII", 0, 0, 0, _WANT_INFO if idle else 0, wanted.states, 0)
     program = bytecode(conditions(wanted))
     if program:
         body += struct.pack("=HH", 4 + len(program), _INET_DIAG_REQ_BYTECODE) + program

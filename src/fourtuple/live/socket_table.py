@@ -39,12 +39,16 @@ NO_PORT = _decode.NO_PORT
 V6ONLY = _decode.V6ONLY
 TRANSPARENT = _decode.TRANSPARENT
 FREEBIND = _decode.FREEBIND
+STAMPED = 128
+"""A TIME_WAIT of a connection with timestamps.  Means something only if `stamps_known` (--probe)."""
 INBOUND = _group.INBOUND
 """A listener has its local address and port: taken for an accepted connection.  Set only if `listeners_known`."""
 FLAG_NAMES = {
     V6SOCK: "V6SOCK", NO_PORT_KNOWN: "NO_PORT_KNOWN", NO_PORT: "NO_PORT", V6ONLY: "V6ONLY",
-    TRANSPARENT: "TRANSPARENT", FREEBIND: "FREEBIND", INBOUND: "INBOUND",
+    TRANSPARENT: "TRANSPARENT", FREEBIND: "FREEBIND", INBOUND: "INBOUND", STAMPED: "STAMPED",
 }  # fmt: skip
+
+IDLE_UNKNOWN = 0xFFFFFFFF
 
 NONE = _group.NONE
 """In `Destinations.group_of`: the row belongs to no destination."""
@@ -72,6 +76,7 @@ class SocketTable:
     ifindex     the device the socket is bound to, or 0
     uid inode   0 where no process holds the socket (TIME_WAIT, SYN_RECV)
     cgroup      inode number of the socket's directory in /sys/fs/cgroup (version 2), or 0
+    idle_ms     ms since data was sent or received, IDLE_UNKNOWN for none; None where it was not asked for
 
     Sockets that came or went while the kernel was listing may be missing, or be there twice: it takes no lock over
     all of its table.
@@ -93,6 +98,7 @@ class SocketTable:
     rqueue: memoryview
     wqueue: memoryview
     cgroup: memoryview
+    idle_ms: memoryview | None
 
     def __init__(
         self,
@@ -116,11 +122,14 @@ class SocketTable:
         """Sockets that are bound only are listed, if there are any."""
         self.listeners_known = listeners_known
         """No filter has hidden listeners, so INBOUND means something."""
+        self.stamps_known = False
+        """STAMPED means something."""
         self.taken_at = time.time() if taken_at is None else taken_at
         self.elapsed_s = elapsed_s
         """How long the reading took."""
         for name, _ in FIELDS:
             setattr(self, name, columns.views[name][: columns.count])
+        self.idle_ms = memoryview(columns.idle_ms)[: columns.count] if columns.has_idle else None
         if listeners_known:
             _group.mark_inbound(columns, _group.Keys(2 * _group.count_listeners(columns), columns.seed))
 
@@ -180,6 +189,8 @@ class SocketTable:
     def pack(self) -> dict[str, bytes]:
         """The columns as bytes in this machine's byte order, `addresses6` joined: what unpack() takes."""
         packed = {name: getattr(self, name).tobytes() for name, _ in FIELDS}
+        if self.idle_ms is not None:
+            packed["idle_ms"] = self.idle_ms.tobytes()
         return packed | {"addresses6": b"".join(self.addresses6)}
 
     @classmethod
@@ -199,6 +210,7 @@ class SocketTable:
                 raise ValueError(f"column {name} has {len(packed[name])} bytes for {count} sockets")
             if count:  # nothing cannot be cast
                 view[:] = memoryview(packed[name]).cast(code)
+        _take_idle(columns, packed.get("idle_ms"), count)
         _take_addresses(columns, addresses)
         columns.count = count
         if not _decode.is_sound(columns):
@@ -234,6 +246,17 @@ def _write(columns: SocketColumns, i: int, row: Socket, known: dict[bytes, int])
         views[name][i] = int.from_bytes(raw, "big") if len(raw) == 4 else known.setdefault(raw, len(known))
     for name in _NUMBERS:
         views[name][i] = getattr(row, name)
+
+
+def _take_idle(columns: SocketColumns, idle: bytes | None, count: int) -> None:
+    """The column that there is only if it was asked for."""
+    if idle is None:
+        return
+    if len(idle) != 4 * count:
+        raise ValueError(f"column idle_ms has {len(idle)} bytes for {count} sockets")
+    _decode.take_idle(columns)
+    if count:
+        memoryview(columns.idle_ms)[:count] = memoryview(idle).cast("I")
 
 
 def _take_addresses(columns: SocketColumns, addresses: bytes) -> None:

@@ -136,7 +136,7 @@ def _read_here(namespace: Netns) -> System:
         _addresses(unread),
         _conntrack(unread),
         read_nat(),
-        _counters(unread),
+        read_counters(unread),
         _files(),
         os.path.isdir("/proc/sys/net/ipv6"),
         find_container(),
@@ -259,7 +259,8 @@ def _count_files(pid: int) -> int | None:
         return None
 
 
-def _counters(unread: list[str]) -> dict[str, int]:
+def read_counters(unread: list[str]) -> dict[str, int]:
+    """Of the namespace that the calling thread is in; a line in `unread` for a file that may not be read."""
     found: dict[str, int] = {}
     for name in _COUNTER_FILES:
         try:

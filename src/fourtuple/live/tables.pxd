@@ -12,8 +12,8 @@ from fourtuple.inet.tuple_index cimport index_first, index_insert, index_next
 from fourtuple.live._decode cimport SocketColumns
 
 cdef uint32_t _V6_KEYS, _LOOPBACK6, _ONE6, _NOBODY, _MANY, _SMALL
-cdef uint8_t _AF_INET, _FIN_WAIT2, _TIME_WAIT, _CLOSE, _LISTEN, _BOUND, _TIME_WAIT_TIMER, _INBOUND, _NO_PORT
-cdef uint32_t _LOCKS, _HASHED, _CONNECT_BIND, _RESERVED, _TW_MS
+cdef uint8_t _AF_INET, _FIN_WAIT2, _TIME_WAIT, _CLOSE, _LISTEN, _BOUND, _TIME_WAIT_TIMER, _INBOUND, _NO_PORT, _STAMPED
+cdef uint32_t _LOCKS, _HASHED, _CONNECT_BIND, _RESERVED, _TW_MS, _ASK_FLAG
 cdef uint8_t _NONE, _JOINABLE, _LIKELY_JOINABLE, _LIKELY_SHUT, _SHUT
 
 

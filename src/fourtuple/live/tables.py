@@ -10,7 +10,8 @@ Rules
 2. Nobody can see how a connected socket got its port.  Where connect() chose it, others may join its bucket, where
    bind() did they may not.  Each port has a certainty; `assume` then makes one of three worlds: a hypothetical binder
    is in each bucket in doubt, in those that look bound, or in none.
-3. A TIME_WAIT counts as made 60 s before it ends, and as one with timestamps if this namespace uses them.
+3. A TIME_WAIT counts as made 60 s before it ends, and as one with timestamps if this namespace uses them, unless it
+   is known (`stamps_known`).
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ _AF_INET = 2
 _FIN_WAIT2, _TIME_WAIT, _CLOSE, _LISTEN, _BOUND = 5, 6, 7, 10, 13
 _TIME_WAIT_TIMER = 3  # idiag_timer of a socket without a struct sock
 _TW_MS = 60_000  # TCP_TIMEWAIT_LEN
-_INBOUND, _NO_PORT = INBOUND, NO_PORT
+_INBOUND, _NO_PORT, _STAMPED = INBOUND, NO_PORT, 128
+_ASK_FLAG = 2
 _LOCKS = BINDPORT_LOCK | BINDADDR_LOCK
 _HASHED, _CONNECT_BIND, _RESERVED = HASHED, CONNECT_BIND, RESERVED
 
@@ -134,7 +136,7 @@ def load(sockets: SocketTable, sysctls: Sysctls, drop: memoryview | None = None,
     enter_bound(tables)
     enter_connected(tables)
     order_time_waits(tables)
-    enter_time_waits(tables, 1 if sysctls.tcp_timestamps else 0)
+    enter_time_waits(tables, _ASK_FLAG if sockets.stamps_known else 1 if sysctls.tcp_timestamps else 0)
     fill_dests(tables)
     weigh_again(tables)
     return tables
@@ -150,7 +152,8 @@ def assume_world(t: Tables, world: int) -> None:
     """Decide every doubt: in favour of connect() (OPTIMISTIC), by what is likely, or against it (PESSIMISTIC)."""
     t.world = world
     assume(t, *_DOUBTS[world])
-    reuse = 0 if world == PESSIMISTIC else t.h.sysctl.tcp_tw_reuse
+    doubted = world == PESSIMISTIC and not t.sockets.stamps_known
+    reuse = 0 if doubted else t.h.sysctl.tcp_tw_reuse
     t.h.dests.set_reuse(reuse, t.h.sysctl.tcp_tw_reuse_delay)
 
 
@@ -341,6 +344,8 @@ def _enter_time_wait(t: Tables, row: int, timestamps: int) -> None:
     t.h.tw.bound_dev[tw] = _device(t.columns.ifindex[row])
     t.h.tw.substate[tw] = t.columns.state[row]
     t.h.tw.ts_recent_stamp[tw] = timestamps
+    if timestamps == _ASK_FLAG:
+        t.h.tw.ts_recent_stamp[tw] = 1 if t.columns.flags[row] & _STAMPED != 0 else 0
     t.h.tw.entry_ms[tw] = t.now_us // 1000 - (_TW_MS - remaining)
     index_insert(t.h.ehash, tw << 1 | 1)
     if t.columns.state[row] == _TIME_WAIT:

@@ -23,7 +23,8 @@ _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _IFLA_TXQLEN = 13
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
 _RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST = 254, 4, 253, 1
+_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTPROT_STATIC = 254, 255, 4
+_RT_SCOPE_LINK, _RT_SCOPE_HOST, _RTN_UNICAST, _RTN_LOCAL = 253, 254, 1, 2
 
 
 def _ifreq_int(name: str, value: int) -> bytes:
@@ -104,11 +105,20 @@ def add_address(name: str, address: str) -> None:
 
 def add_route(name: str, destination: str, source: str | None = None) -> None:
     """`ip route add DESTINATION dev NAME [src SOURCE]`; "0.0.0.0/0" is the default route."""
+    preferred = b"" if source is None else attribute(_RTA_PREFSRC, _parse(source)[1])
+    kind = bytes((_RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST))
+    _new_route(name, destination, kind, preferred, f"add route {destination} through {name}")
+
+
+def add_local_route(destination: str) -> None:
+    """`ip route add local DESTINATION dev lo`: every address of the network is ours, without one entry for each."""
+    kind = bytes((_RT_TABLE_LOCAL, _RTPROT_STATIC, _RT_SCOPE_HOST, _RTN_LOCAL))
+    _new_route("lo", destination, kind, b"", f"make {destination} local")
+
+
+def _new_route(name: str, destination: str, kind: bytes, attributes: bytes, what: str) -> None:
+    """`kind` is table, protocol, scope and type (struct rtmsg)."""
     family, raw, prefix = _parse(destination)
-    body = struct.pack(
-        "BBBBBBBBI", family, prefix, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_LINK, _RTN_UNICAST, 0
-    )
+    body = struct.pack("BBBB4sI", family, prefix, 0, 0, kind, 0)
     body += attribute(_RTA_DST, raw) + attribute(_RTA_OIF, struct.pack("I", socket.if_nametoindex(name)))
-    if source is not None:
-        body += attribute(_RTA_PREFSRC, _parse(source)[1])
-    rtnetlink(_RTM_NEWROUTE, body, f"add route {destination} through {name}")
+    rtnetlink(_RTM_NEWROUTE, body + attributes, what)
