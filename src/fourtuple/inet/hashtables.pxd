@@ -97,5 +97,8 @@ cpdef void inet_bhash2_reset_saddr(InetHashinfo h, uint32_t sk) noexcept nogil
 
 @cython.locals(entry=uint32_t, row=uint32_t, bound=uint32_t)
 cpdef uint32_t inet_lookup_established(InetHashinfo h, uint32_t saddr, uint32_t sport, uint32_t daddr, uint32_t hnum, uint32_t dif) noexcept nogil
+@cython.locals(best=uint32_t, high_score=int, sk=uint32_t, score=int)
 cpdef uint32_t inet_lookup_listener(InetHashinfo h, uint32_t daddr, uint32_t hnum, uint32_t dif)
+@cython.locals(saddr=uint32_t, bound=uint32_t)
+cdef int _compute_score(InetHashinfo h, uint32_t sk, uint32_t daddr, uint32_t dif) noexcept nogil
 cpdef bint port_is_reserved(InetHashinfo h, uint32_t port) noexcept nogil

@@ -599,9 +599,9 @@ def inet_lookup_listener(h: InetHashinfo, daddr: int, hnum: int, dif: int) -> in
 def _compute_score(h: InetHashinfo, sk: int, daddr: int, dif: int) -> int:
     saddr = h.sks.saddr[sk]
     bound = h.sks.bound_dev[sk]
-    if saddr not in (0, daddr) or bound not in (0, dif):
+    if (saddr != 0 and saddr != daddr) or (bound != 0 and bound != dif):
         return 0
-    return 1 + (2 if bound else 0) + (4 if saddr else 0)
+    return 1 + (2 if bound != 0 else 0) + (4 if saddr != 0 else 0)
 
 
 def port_is_reserved(h: InetHashinfo, port: int) -> bool:

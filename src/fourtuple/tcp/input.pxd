@@ -1,7 +1,8 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from fourtuple.tcp.input_ack cimport tcp_ack, tcp_ack_update_rtt, tcp_paws_check, tcp_rtt_by_timestamp
+from fourtuple.tcp.input_ack cimport (
+    tcp_ack, tcp_ack_update_rtt, tcp_paws_check, tcp_rtt_by_timestamp, tcp_rtt_estimator, tcp_set_rto)
 from fourtuple.tcp.input_data cimport (
     tcp_ack_snd_check, tcp_data_queue, tcp_data_snd_check, tcp_enter_quickack_mode, tcp_in_quickack_mode)
 from fourtuple.tcp.input_synsent cimport tcp_init_transfer, tcp_rcv_synsent_state_process, tcp_try_undo_spurious_syn
@@ -17,7 +18,8 @@ from fourtuple.wire.seq cimport after, before
 from fourtuple.wire.tcp cimport TcpHeader
 from fourtuple.tcp.window cimport tcp_receive_window
 
-cdef uint32_t _M32, DEAD
+cdef uint32_t _M32, DEAD, SEND_SHUTDOWN, RCV_SHUTDOWN
+cdef int64_t TCP_TIMEWAIT_LEN
 cdef uint8_t TS_OK, SACK_OK
 cdef uint32_t FIN, SYN, RST, ACK
 cdef uint32_t TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_CLOSE
@@ -38,3 +40,12 @@ cdef bint _rst_in_window(Net net, uint32_t sk)
 cpdef int tcp_rcv_established(Net net, uint32_t sk)
 @cython.locals(sks=TcpSockTable, state=uint32_t, answer=int)
 cpdef int tcp_rcv_state_process(Net net, uint32_t sk)
+@cython.locals(sks=TcpSockTable)
+cdef int _advance_state(Net net, uint32_t sk, uint32_t state) except? -2
+@cython.locals(sks=TcpSockTable, th=TcpHeader, sample=int64_t)
+cdef void _syn_recv_established(Net net, uint32_t sk) except *
+@cython.locals(sks=TcpSockTable, th=TcpHeader, timeout=int64_t)
+cdef int _fin_acknowledged(Net net, uint32_t sk) except? -2
+@cython.locals(sks=TcpSockTable, th=TcpHeader, state=uint32_t, usable=bint, end=uint32_t)
+cdef int _segment_text(Net net, uint32_t sk) except? -2
+cdef void _finish(Net net, uint32_t sk) except *

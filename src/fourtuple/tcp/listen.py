@@ -1,7 +1,7 @@
 """Listening (net/ipv4/inet_connection_sock.c and tcp_minisocks.c): requests, children, the accept queue.
 
 Lives here: a listener's SYN queue and accept queue, SYN-ACKs and their retransmission, the birth of a child.
-Not here: SYN cookies, Fast Open, TCP_DEFER_ACCEPT.  Plain Python: a client rarely comes here.
+Not here: SYN cookies, Fast Open, TCP_DEFER_ACCEPT.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ from fourtuple.wire.seq import after, before
 from fourtuple.wire.tcp import ACK, CWR, ECE, FIN, RST, SYN, clear_options
 
 _M32 = 0xFFFFFFFF
+_U16_MAX = 65535
 _INHERITED = REUSE | REUSEPORT | TRANSPARENT | KEEPOPEN | NODELAY | RECVERR  # flags a child takes over
 _Key = tuple[int, int, int]
 
@@ -91,14 +92,16 @@ class RequestSock:
     def _accept_options(self, net: Net) -> None:
         th = net.rx_th
         opts = net.sks.option_sets[net.sks.opts[self.listener]]
-        mss = th.mss or TCP_MSS_DEFAULT
-        self.mss = min(mss, opts.user_mss) if opts.user_mss else mss
-        self.ts = bool(th.has_ts and net.sysctl.tcp_timestamps)
+        mss = th.mss if th.mss else TCP_MSS_DEFAULT
+        if opts.user_mss and opts.user_mss < mss:
+            mss = opts.user_mss
+        self.mss = mss
+        self.ts = th.has_ts != 0 and net.sysctl.tcp_timestamps != 0
         self.ts_recent = th.tsval if self.ts else 0
-        self.sack = bool(th.sack_perm and net.sysctl.tcp_sack)
-        self.wscale_ok = bool(th.wscale >= 0 and net.sysctl.tcp_window_scaling)
-        self.wscales = min(th.wscale, 14) << 4 if self.wscale_ok else 0
-        self.ecn = bool(net.sysctl.tcp_ecn and th.flags & ECE and th.flags & CWR)
+        self.sack = th.sack_perm != 0 and net.sysctl.tcp_sack != 0
+        self.wscale_ok = th.wscale >= 0 and net.sysctl.tcp_window_scaling != 0
+        self.wscales = (th.wscale if th.wscale < 14 else 14) << 4 if self.wscale_ok else 0
+        self.ecn = net.sysctl.tcp_ecn != 0 and th.flags & ECE != 0 and th.flags & CWR != 0
 
 
 class Listener:
@@ -165,7 +168,8 @@ def inet_csk_accept(net: Net, sk: int) -> int:
         return -errno.EINVAL
     if not cold.listener.accept_queue:
         return -errno.EAGAIN
-    child: int = cold.listener.accept_queue.popleft()
+    listener: Listener = cold.listener
+    child: int = listener.accept_queue.popleft()
     net.sks.flags[child] &= ~CHILD & _M32
     if net.tracer is not None:
         trace(net.tracer, FN_INET_CSK_ACCEPT, sk, child)
@@ -198,7 +202,8 @@ def tcp_conn_request(net: Net, listener: Listener) -> None:
     """A SYN: remember it and answer, if both queues have room."""
     if net.tracer is not None:
         trace(net.tracer, FN_TCP_CONN_REQUEST, listener.sk, net.rx_ip.saddr, net.rx_th.sport, len(listener.requests))
-    if len(listener.requests) >= max(listener.backlog, 1) and not net.sysctl.tcp_syncookies:
+    most = listener.backlog if listener.backlog > 1 else 1
+    if len(listener.requests) >= most and not net.sysctl.tcp_syncookies:
         net.mib.TcpExtTCPReqQFullDrop += 1
         net.mib.TcpExtListenDrops += 1
         return
@@ -211,7 +216,8 @@ def tcp_conn_request(net: Net, listener: Listener) -> None:
     if isinstance(found, int):
         net.mib.TcpExtListenDrops += 1
         return
-    _openreq_init(net, req, found)
+    route = found
+    _openreq_init(net, req, route)
     listener.requests[req.key] = req
     net.requests[req.serial] = req
     tcp_v4_send_synack(net, req)
@@ -228,8 +234,8 @@ def _openreq_init(net: Net, req: RequestSock, route: Route) -> None:
     req.dst = rt.index
     opts = sks.option_sets[sks.opts[sk]]
     mss = dst_metric_advmss(rt, net.sysctl.min_adv_mss)
-    req.advmss = min(mss, opts.user_mss) if opts.user_mss else mss
-    sks.window_clamp[sk] = opts.window_clamp or rt.window
+    req.advmss = opts.user_mss if opts.user_mss and opts.user_mss < mss else mss
+    sks.window_clamp[sk] = opts.window_clamp if opts.window_clamp else rt.window
     usable = req.advmss - (12 if req.ts else 0)
     scale = tcp_select_initial_window(net, sk, tcp_full_space(net, sk), usable, req.wscale_ok, rt.initrwnd)
     req.wscales |= scale
@@ -244,7 +250,7 @@ def tcp_v4_send_synack(net: Net, req: RequestSock) -> None:
     th.sport, th.dport = req.sport, req.dport
     th.seq, th.ack = req.snt_isn, (req.rcv_isn + 1) & _M32
     th.flags = SYN | ACK | (ECE if req.ecn else 0)
-    th.window = min(req.rcv_wnd, 65535)
+    th.window = req.rcv_wnd if req.rcv_wnd < _U16_MAX else _U16_MAX
     th.urg = 0
     th.mss = req.advmss
     if req.ts:
@@ -262,7 +268,9 @@ def tcp_v4_send_synack(net: Net, req: RequestSock) -> None:
 def _send_for_request(net: Net, req: RequestSock) -> None:
     opts = net.sks.option_sets[net.sks.opts[req.listener]]
     rt = net.rtables[req.dst]
-    ttl = opts.ttl if opts.ttl >= 0 else (rt.hoplimit or net.sysctl.ip_default_ttl)
+    ttl = opts.ttl
+    if ttl < 0:
+        ttl = rt.hoplimit if rt.hoplimit else net.sysctl.ip_default_ttl
     queue = ip_queue_of(net, rt.dev_loopback)
     df = opts.mtu_discover == 2 or (opts.mtu_discover == 1 and not rt.mtu_locked)
     off = ip_build(net, queue, net.tx_th, req.saddr, req.daddr, ttl, opts.tos & 0xFC, df, 0, None, 0)
@@ -282,12 +290,14 @@ def reqsk_timer_handler(net: Net, serial: int) -> None:
         net.requests.pop(serial, None)
         return
     if req.num_timeout >= net.sysctl.tcp_synack_retries:
-        cold.listener.drop(net, req)
+        listener: Listener = cold.listener
+        listener.drop(net, req)
         return
     req.num_timeout += 1
     _retransmit_synack(net, req)
-    delay = min(net.initial_rto << req.num_timeout, tcp_rto_max(net, req.listener))
-    req.node = wheel_arm(net.wheel, net.now_us + delay, serial, TIMER_REQSK)
+    delay = net.initial_rto << req.num_timeout
+    limit = tcp_rto_max(net, req.listener)
+    req.node = wheel_arm(net.wheel, net.now_us + (delay if delay < limit else limit), serial, TIMER_REQSK)
 
 
 def _retransmit_synack(net: Net, req: RequestSock) -> None:
@@ -341,7 +351,8 @@ def _reqsk_send_ack(net: Net, req: RequestSock) -> None:
     th.sport, th.dport = req.sport, req.dport
     th.seq, th.ack = (req.snt_isn + 1) & _M32, (req.rcv_isn + 1) & _M32
     th.flags = ACK
-    th.window = min(req.rcv_wnd >> (req.wscales & 15), 65535)
+    window = req.rcv_wnd >> (req.wscales & 15)
+    th.window = window if window < _U16_MAX else _U16_MAX
     th.urg = 0
     if req.ts:
         th.has_ts = 1
@@ -359,10 +370,11 @@ def tcp_v4_syn_recv_sock(net: Net, listener: Listener, req: RequestSock) -> int:
             listener.drop(net, req)
             return RCV_RESET
         return RCV_DONE
-    child = tcp_init_sock(net)
-    if child < 0:
+    row = tcp_init_sock(net)
+    if row < 0:
         net.mib.TcpExtListenDrops += 1
         return RCV_DONE
+    child = row
     listener.drop(net, req)
     _create_openreq_child(net, listener.sk, child, req)
     inet_inherit_port(net.h, listener.sk, child)
@@ -385,7 +397,7 @@ def _create_openreq_child(net: Net, parent: int, child: int, req: RequestSock) -
     sks.dport[child] = req.dport
     sks.bound_dev[child] = sks.bound_dev[parent]
     sks.opts[child] = sks.opts[parent]
-    sks.userlocks[child] = sks.userlocks[parent] & ~8
+    sks.userlocks[child] = sks.userlocks[parent] & 0xF7  # not SOCK_BINDPORT_LOCK
     sks.flags[child] = (sks.flags[parent] & _INHERITED) | CHILD
     sks.shutdown[child] = sks.shutdown[parent]  # shutdown() before listen() sticks (ST-10)
     sks.sk_state[child] = TCP_SYN_RECV
@@ -403,12 +415,18 @@ def _create_openreq_child(net: Net, parent: int, child: int, req: RequestSock) -
 def _child_sequence(net: Net, child: int, req: RequestSock) -> None:
     sks = net.sks
     nxt, rcv = (req.snt_isn + 1) & _M32, (req.rcv_isn + 1) & _M32
-    sks.write_seq[child] = sks.snd_una[child] = sks.snd_nxt[child] = nxt
-    sks.rcv_nxt[child] = sks.rcv_wup[child] = sks.copied_seq[child] = rcv
+    sks.write_seq[child] = nxt
+    sks.snd_una[child] = nxt
+    sks.snd_nxt[child] = nxt
+    sks.rcv_nxt[child] = rcv
+    sks.rcv_wup[child] = rcv
+    sks.copied_seq[child] = rcv
     sks.snd_wl1[child] = req.rcv_isn
     window = net.rx_th.window << (req.wscales >> 4)
-    sks.snd_wnd[child] = sks.max_window[child] = window
-    sks.rcv_wnd[child] = sks.rcv_ssthresh[child] = req.rcv_wnd
+    sks.snd_wnd[child] = window
+    sks.max_window[child] = window
+    sks.rcv_wnd[child] = req.rcv_wnd
+    sks.rcv_ssthresh[child] = req.rcv_wnd
     sks.window_clamp[child] = req.clamp
     sks.total_retrans[child] = req.retrans
     sks.lrcvtime[child] = tcp_jiffies(net)
@@ -416,16 +434,16 @@ def _child_sequence(net: Net, child: int, req: RequestSock) -> None:
 
 def _child_options(net: Net, child: int, req: RequestSock) -> None:
     sks = net.sks
-    sks.optbits[child] = (
-        (TS_OK if req.ts else 0) | (SACK_OK if req.sack else 0) | (WSCALE_OK if req.wscale_ok else 0)
-        | (ECN_OK if req.ecn else 0)
-    )  # fmt: skip
+    bits = (TS_OK if req.ts else 0) | (SACK_OK if req.sack else 0)
+    bits |= (WSCALE_OK if req.wscale_ok else 0) | (ECN_OK if req.ecn else 0)
+    sks.optbits[child] = bits
     sks.wscales[child] = req.wscales if req.wscale_ok else 0
     sks.mss_clamp[child] = req.mss
     sks.advmss[child] = req.advmss
     if req.ts:
         sks.ts_recent[child] = req.ts_recent
-        sks.ts_recent_stamp[child] = net.now_us // 1_000_000 or 1
+        seconds = net.now_us // 1_000_000
+        sks.ts_recent_stamp[child] = seconds if seconds else 1
         sks.ts_offset[child] = req.ts_off
 
 
