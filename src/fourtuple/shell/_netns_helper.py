@@ -1,7 +1,8 @@
 """The helper process of a private namespace: enters it, builds it, serves in it, and ends it by ending.
 
 Lives here: entering the namespace, the control socket and its commands.
-Does not live here: the parent's side (netns.py), the servers (_netns_servers.py), measurements (_netns_measure.py).
+Does not live here: the parent's side (netns.py), the servers (_netns_servers.py, _netns_hold.py), measurements
+(_netns_measure.py).
 
 Rules
 1. The namespace has no name anywhere: this process and the descriptors it passed on are all that keeps it.
@@ -22,8 +23,17 @@ import socket
 import sys
 
 from fourtuple.phy import link, packet, tun, veth
-from fourtuple.shell._netns_measure import Filler, count_states, raise_file_limit, read_sysctl, write_sysctl
-from fourtuple.shell._netns_servers import Listener, Loop
+from fourtuple.shell._netns_hold import HoldListener, Pace, Site, network_of
+from fourtuple.shell._netns_measure import (
+    Filler,
+    count_sockets,
+    count_states,
+    raise_file_limit,
+    read_counters,
+    read_sysctl,
+    write_sysctl,
+)
+from fourtuple.shell._netns_servers import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 _NAMESPACE = "/proc/self/ns/net"
+_KINDS = ("http", "echo", "discard", "sink", "hold", "closed")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -128,9 +139,9 @@ class Helper:
         self._control = control
         self._pending = b""
         self._loop = Loop()
-        self._listeners: list[Listener] = []
+        self._sites: list[Site] = []
         self._filler = Filler(self._abandoned)
-        self._device_fd = -1
+        self._device_fds: list[int] = []
         self._step = ""
 
     def run(self) -> None:
@@ -172,12 +183,12 @@ class Helper:
         self._send(json.dumps(answer).encode() + b"\n")
 
     def _send(self, data: bytes) -> None:
-        """The answer, and with the first one the descriptor of the device."""
+        """The answer, and with the first one the descriptors of the devices."""
         try:
-            if self._device_fd >= 0:
-                data = data[socket.send_fds(self._control, [data], [self._device_fd]) :]
-                os.close(self._device_fd)
-                self._device_fd = -1
+            if self._device_fds:
+                data = data[socket.send_fds(self._control, [data], self._device_fds) :]
+                while self._device_fds:
+                    os.close(self._device_fds.pop())
             if data:
                 self._control.sendall(data)
         except OSError:  # the parent is gone
@@ -191,27 +202,38 @@ class Helper:
         return result
 
     def do_start(
-        self, kind: str, name: str, mtu: int, vnet_hdr: bool, txqueuelen: int, kernel_address: str,
-        extra_addresses: list[str], servers: list[dict[str, Any]], ipv6: bool,
+        self, kind: str, devices: list[dict[str, Any]], mtu: int, vnet_hdr: bool, txqueuelen: int,
+        extra_addresses: list[str], servers: list[dict[str, Any]], sysctls: dict[str, str], ipv6: bool,
     ) -> dict[str, Any]:  # fmt: skip
         """Build everything. Must be the first command, and the last thing that decides in which namespace we are."""
         way = enter_namespace(self._note)
         set_defaults(ipv6)
-        if kind == "tun":
-            self._device_fd = open_tun_end(name, mtu, vnet_hdr, self._note)
-            link.set_txqueuelen(name, txqueuelen)
-        else:
-            self._device_fd = open_veth_end(name, mtu, ipv6, self._note)
+        for device in devices:
+            name = device["name"]
+            if kind == "tun":
+                self._device_fds.append(open_tun_end(name, mtu, vnet_hdr, self._note))
+            else:
+                self._device_fds.append(open_veth_end(name, mtu, ipv6, self._note))
         self._filler.kind = kind
         self._note("")
+        for name, value in sysctls.items():
+            write_sysctl(name, str(value))
         link.set_up("lo")
-        link.set_up(name, arp=False)
-        link.add_address(name, kernel_address)
-        link.add_route(name, "0.0.0.0/0")
+        for device in devices:
+            self._configure(kind, txqueuelen, **device)
+        link.add_route(devices[0]["name"], "0.0.0.0/0")
         for address in extra_addresses:
             link.add_address("lo", address)
         raise_file_limit()
         return {"way": way, "pid": os.getpid(), "servers": [self.do_add_server(**server) for server in servers]}
+
+    def _configure(self, kind: str, txqueuelen: int, name: str, address: str, sources: list[str]) -> None:
+        if kind == "tun":
+            link.set_txqueuelen(name, txqueuelen)
+        link.set_up(name, arp=False)
+        link.add_address(name, address)
+        for source in sources:
+            self.do_add_source(source, name)
 
     def _note(self, step: str) -> None:
         """What is tried next: an error goes with its name, so that the parent can say what stands in the way."""
@@ -225,17 +247,85 @@ class Helper:
             return {"added": False}
         return {"added": True}
 
-    def do_add_server(self, ip: str, port: int, kind: str = "http") -> dict[str, Any]:
-        """Listen at ip:port (0: the kernel chooses); the address is made local if it is not."""
-        if kind not in ("http", "echo", "discard", "sink", "closed"):
-            raise ValueError(f"no server kind {kind!r}: http, echo, discard, sink, closed")
-        if not _is_local(ip):
-            self.do_add_address(ip)
+    def do_add_source(self, source: str, device: str) -> dict[str, Any]:
+        """Replies to an address or a network of clients leave through this device. One that is there is fine."""
+        try:
+            link.add_route(device, source)
+        except FileExistsError:
+            return {"added": False}
+        return {"added": True}
+
+    def do_add_server(self, ip: str, port: int, kind: str = "http", backlog: int = 0) -> dict[str, Any]:
+        """Listen at ip:port (0: the kernel chooses); the address or network is made local if it is not."""
+        if kind not in _KINDS:
+            raise ValueError(f"no server kind {kind!r}: {', '.join(_KINDS)}")
+        _make_local(ip)
         if kind != "closed":
-            listener = Listener(self._loop, ip, port, kind)
-            self._listeners.append(listener)
-            port = listener.port
-        return {"ip": ip, "port": port, "kind": kind}
+            _allow_backlog(backlog)
+            site = Site(self._loop, ip, port, kind, backlog)
+            self._sites.append(site)
+            port = site.port
+        return {"ip": ip, "port": port, "kind": kind, "backlog": backlog}
+
+    def do_stop_server(self, port: int) -> dict[str, Any]:
+        """As if the server was killed: its connections get FIN, those in the accept queue RST."""
+        sites = self._at(port)
+        for site in sites:
+            site.stop()
+        return {"stopped": len(sites)}
+
+    def do_start_server(self, port: int) -> dict[str, Any]:
+        """Listen again where stop_server ended it. A server that listens goes on."""
+        sites = self._at(port)
+        for site in sites:
+            site.start()
+        return {"started": len(sites)}
+
+    def do_drain(self, port: int, per_round: int = 256, in_flight: int = 512, count: int = 0) -> dict[str, Any]:
+        """Accept and close what waits at a `hold` server and what comes, until told 0; progress so far."""
+        holders = self._holders(port)
+        pace = Pace(in_flight, count, self._count_closing)
+        for holder in holders:
+            holder.drain(min(per_round, max(1, per_round // len(holders))), pace)
+        return _progress(holders)
+
+    def _count_closing(self) -> int:
+        """Connections whose FIN is on its way: neither listening nor ESTABLISHED, CLOSE_WAIT, TIME_WAIT."""
+        counts = count_sockets()
+        return counts["inuse"] - counts["established"] - sum(len(site.listeners) for site in self._sites)
+
+    def do_sample(self, port: int, n: int) -> dict[str, Any]:
+        """Accept up to n connections, the oldest of each queue; each byte that they send comes back."""
+        holders = self._holders(port)
+        peers: list[tuple[str, int, str]] = []
+        shares = [-(-n // len(holders))] * len(holders) + [n] * len(holders)  # then whatever the others lack
+        for holder, share in zip(holders * 2, shares, strict=True):
+            peers += holder.sample(min(share, n - len(peers)))
+        return {**_progress(holders), "peers": peers}
+
+    def do_counts(self) -> dict[str, Any]:
+        """How many TCP sockets there are and what waits in accept queues, cheap at any number."""
+        listeners = [listener for site in self._sites for listener in site.listeners]
+        counts = count_sockets()
+        counts["established_inuse"] = counts["inuse"] - len(listeners)
+        counts["queued"] = sum(one.queued() for one in listeners if isinstance(one, HoldListener))
+        return counts
+
+    def do_counters(self) -> dict[str, Any]:
+        """The kernel's counters that are not 0: "TcpExt.ListenOverflows"."""
+        return read_counters()
+
+    def _at(self, port: int) -> list[Site]:
+        found = [site for site in self._sites if site.port == port]
+        if not found:
+            raise ValueError(f"no server has port {port}")
+        return found
+
+    def _holders(self, port: int) -> list[HoldListener]:
+        found = [holder for site in self._at(port) for holder in site.holders()]
+        if not found:
+            raise ValueError(f"the server at port {port} is stopped")
+        return found
 
     def do_sysctl(self, name: str, value: str | None = None) -> dict[str, Any]:
         """Set, if a value is given, and return what the kernel now says."""
@@ -250,7 +340,7 @@ class Helper:
     def do_stats(self, port: int) -> dict[str, Any]:
         """The sockets at a server port as the kernel counts them, and what the server itself counted."""
         states = count_states(port)
-        listeners = [listener for listener in self._listeners if listener.port == port]
+        listeners = [listener for site in self._sites if site.port == port for listener in site.listeners]
         return {
             "established": states.get("ESTABLISHED", 0),
             "states": states,
@@ -262,6 +352,33 @@ class Helper:
         self._send(b'{"ok": {}}\n')
         _leave(0)
         return {}
+
+
+def _progress(holders: list[HoldListener]) -> dict[str, Any]:
+    return {
+        "accepted": sum(holder.accepted for holder in holders),
+        "echoed": sum(holder.echoed for holder in holders),
+        "open": sum(len(holder.connections) for holder in holders),
+        "queued": sum(holder.queued() for holder in holders),
+    }
+
+
+def _make_local(ip: str) -> None:
+    if "/" in ip:
+        network_of(ip)
+        try:
+            link.add_local_route(ip)
+        except FileExistsError:
+            pass
+    elif not _is_local(ip):
+        link.add_address("lo", ip)
+
+
+def _allow_backlog(backlog: int) -> None:
+    """Lift what would cut an accept queue short (socket.c:__sys_listen), and the number of handshakes under way."""
+    for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
+        if backlog > int(read_sysctl(name)):
+            write_sysctl(name, str(backlog))
 
 
 def _is_local(ip: str) -> bool:
@@ -282,7 +399,15 @@ def _message(error: OSError) -> str:
 
 
 def _leave(events: int) -> None:
-    """End at once: every descriptor closes, and the namespace with the last one."""
+    """End at once: every descriptor closes, and the namespace with the last one.
+
+    A connection whose FIN nobody will acknowledge keeps the namespace for as long as the kernel repeats that FIN, by
+    default 8 times, for minutes (timer.c:tcp_orphan_retries).
+    """
+    try:
+        write_sysctl("net.ipv4.tcp_orphan_retries", "1")
+    except OSError:
+        pass
     os._exit(0)
 
 

@@ -1,7 +1,7 @@
 """TCP servers inside the private namespace: kernel sockets, one epoll loop, nothing a client does can end them.
 
 Lives here: the loop's handlers: listeners and connections of each kind.
-Does not live here: the control socket and its commands (_netns_helper.py).
+Does not live here: the control socket and its commands (_netns_helper.py), the kind `hold` (_netns_hold.py).
 Runs in the helper process, so it imports little: start-up time is part of every demo.
 
 Kinds
@@ -32,7 +32,8 @@ _MAX_HEAD = 65536
 _MAX_BODY = 1 << 20
 _MAX_ANSWER = 1 << 26
 _ACCEPTS_PER_EVENT = 256
-_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_MILLISECOND = 0.001
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -44,6 +45,8 @@ class Loop:
         self._handlers: dict[int, Handler] = {}
         self.paused: list[Listener] = []
         """Listeners that ran out of descriptors; they go on when a connection closes."""
+        self.later: list[Callable[[], None]] = []
+        """To be called once, in a millisecond or a little more."""
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
         self._epoll.register(fd, events)
@@ -63,24 +66,29 @@ class Loop:
             self.paused.pop().resume()
 
     def run_once(self) -> None:
-        for fd, events in self._epoll.poll():
+        for fd, events in self._epoll.poll(_MILLISECOND if self.later else None):
             handler = self._handlers.get(fd)
             if handler is not None:  # an earlier handler of this round may have removed it
                 handler(events)
+        due, self.later = self.later, []
+        for call in due:
+            call()
 
 
 class Listener:
     """One listening socket and the connections that came in through it."""
 
-    def __init__(self, loop: Loop, ip: str, port: int, kind: str) -> None:
+    def __init__(self, loop: Loop, ip: str, port: int, kind: str, backlog: int = BACKLOG) -> None:
         self.loop, self.kind = loop, kind
         self.accepted = self.requests = 0
+        self.connections: set[int] = set()
+        """Their descriptors."""
         self.sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.sock.setblocking(False)
             self.sock.bind((ip, port))
-            self.sock.listen(BACKLOG)
+            self.sock.listen(backlog)
         except BaseException:
             self.sock.close()
             raise
@@ -90,14 +98,31 @@ class Listener:
     def resume(self) -> None:
         self.loop.add(self.sock.fileno(), select.EPOLLIN, self._accept)
 
+    def pause(self) -> None:
+        """No descriptor is left: go on when a connection closes."""
+        self.loop.remove(self.sock.fileno())
+        self.loop.paused.append(self)
+
+    def close(self) -> None:
+        """End as a killed server does: connections get FIN, those that nobody accepted RST."""
+        if self in self.loop.paused:
+            self.loop.paused.remove(self)
+        self.loop.remove(self.sock.fileno())
+        self.sock.close()
+        for fd in list(self.connections):
+            self.close_connection(fd)
+
+    def close_connection(self, fd: int) -> None:
+        self.connections.discard(fd)
+        self.loop.close_connection(fd)
+
     def _accept(self, events: int) -> None:
         for _ in range(_ACCEPTS_PER_EVENT):
             try:
                 sock, peer = self.sock.accept()
             except OSError as error:
-                if error.errno in _OUT_OF_FILES:
-                    self.loop.remove(self.sock.fileno())
-                    self.loop.paused.append(self)
+                if error.errno in OUT_OF_FILES:
+                    self.pause()
                 return  # EAGAIN: all taken; ECONNABORTED and network errors: the next event tells
             self.accepted += 1
             sock.setblocking(False)
@@ -115,17 +140,18 @@ class Connection:
         self._out = bytearray()
         self._ending = False  # nothing more will be read; close when all is written
         self._events = _GONE if server.kind == "sink" else select.EPOLLIN
+        server.connections.add(fd)
         server.loop.add(fd, self._events, self._ready)
 
     def _ready(self, events: int) -> None:
         try:
             self._serve(events)
         except Exception:  # reset, broken pipe: the client is gone. Whatever else it was: only this connection ends
-            self._server.loop.close_connection(self._fd)
+            self._server.close_connection(self._fd)
 
     def _serve(self, events: int) -> None:
         if self._server.kind == "sink":
-            self._server.loop.close_connection(self._fd)
+            self._server.close_connection(self._fd)
             return
         if events & select.EPOLLERR:
             raise ConnectionResetError
@@ -149,7 +175,7 @@ class Connection:
             except BlockingIOError:
                 pass
         if self._ending and not self._out:
-            self._server.loop.close_connection(self._fd)
+            self._server.close_connection(self._fd)
         else:
             self._wait_for(select.EPOLLOUT if self._out else select.EPOLLIN)
 

@@ -21,12 +21,16 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
+from fourtuple.address import format_prefix, parse_prefix
 from fourtuple.phy.packet import PacketDevice
 from fourtuple.phy.tun import TunDevice
 
+MOST_DEVICES = 64
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _START_TIMEOUT = 20.0
 _END_TIMEOUT = 2.0
@@ -51,9 +55,13 @@ class Server:
     """A TCP server inside the namespace; its address is made local there."""
 
     ip: str
+    """Or a network, "10.64.1.0/29" (IPv4): each of its addresses, or, beyond 256, any address at all."""
     port: int
     kind: str = "http"
-    """`http`, `echo`, `discard`, `sink` (accepts, reads nothing, holds) or `closed` (no listener, RST)."""
+    """`http`, `echo`, `discard`, `sink` (accepts, reads nothing, holds), `closed` (no listener, RST), or `hold`:
+    never accepts by itself, connections wait in the accept queue without a descriptor (commands drain, sample)."""
+    backlog: int = 0
+    """Length of the accept queue, of each address; the namespace's limits are lifted for it. 0: 4,096."""
 
 
 class PrivateNamespace:
@@ -61,7 +69,21 @@ class PrivateNamespace:
 
     Commands for request():
         add_address     address, device="lo"                            -> added
-        add_server      ip, port, kind="http"                           -> ip, port, kind
+        add_source      source (address or network), device             -> added
+                        replies to these clients leave through this device; others through the first one
+        add_server      ip, port, kind="http", backlog=0                -> ip, port, kind, backlog
+        stop_server     port    as if killed: FIN; RST for what waits to be accepted      -> stopped
+        start_server    port    listen again                                              -> started
+        drain           port, per_round=256, in_flight=512, count=0  `hold`: accept and close from now on, sampled ones
+                        too, with `in_flight` FINs under way at most (fewer than txqueuelen); `count` of them, 0: all
+                        that come; per_round=0: stop. A client that closes first costs a page of the machine's
+                        net.ipv4.tcp_mem for each FIN that nobody accepts: with many, close and drain in turn
+                                                                        -> accepted, echoed, open, queued (so far)
+        sample          port, n     `hold`: accept n, the oldest, keep them open and send back what each sends
+                                    -> accepted, echoed, open, queued, peers: [their address, their port, our address]
+        counts          -> established, established_inuse (without listeners), inuse, time_wait, queued, and of the
+                        whole machine orphan, alloc, mem_pages; cheap at a million
+        counters        -> the kernel's counters that are not 0, {"TcpExt.ListenOverflows": 3}
         sysctl          name, value=None (None: only read)              -> value
         fill            address="10.65.0.1", port=80, low=32768, high=36863, count=65536, per_socket_range=False
                         the kernel's own connect() to a remote peer that never answers, until EADDRNOTAVAIL
@@ -74,7 +96,8 @@ class PrivateNamespace:
         self.pid = pid
         """The helper; /proc/PID/ns/net is the namespace."""
         self.device: TunDevice | PacketDevice
-        """Whole IP packets. Closed by close()."""
+        """Whole IP packets. Closed by close(). The first of `devices`."""
+        self.devices: list[TunDevice | PacketDevice] = []
         self.way = ""
         """How the namespace was entered: `root`, or `user` (an unprivileged user namespace)."""
         self.servers: list[Server] = []
@@ -92,37 +115,58 @@ class PrivateNamespace:
         servers: list[Server] | tuple[Server, ...] = (),
         txqueuelen: int = 1000,
         mtu: int = 1500,
-        vnet_hdr: bool = False,
+        vnet_hdr: bool | None = None,
         ipv6: bool = False,
         kind: str = "tun",
+        tun_count: int = 1,
+        kernel_addresses: Sequence[str] = (),
+        sources: Sequence[Sequence[str]] = (),
+        sysctls: Mapping[str, str] | None = None,
     ) -> PrivateNamespace:
         """Make a namespace and open its device here.
 
         `kind` is `tun`, or `veth` (a packet socket on a veth pair: needs no device node; IPv4 only); `tun` is the name
         of the device, whichever it is. `kernel_address` is the kernel's end; any other address of that network is ours
         to use. `txqueuelen` must exceed the packets that the kernel may have under way to us, or a TUN drops them;
-        a veth has the socket's buffer. Raises NamespaceRefused where this machine does not allow it, else OSError
-        with the errno of what the helper could not do.
+        a veth has the socket's buffer. A TUN has the virtio header unless told otherwise. `sysctls`: those in there.
+
+        `tun_count` TUNs, ft0, ft1...: the kernel's end of each is in `kernel_addresses`, or every other network from
+        that of `kernel_address` on (10.64.0.1/24, 10.64.2.1/24...). `sources`: for each device, the addresses and
+        networks of clients behind it, besides its own network; all others are behind the first one.
+
+        Raises NamespaceRefused where this machine does not allow it, else OSError with the errno of what the helper
+        could not do.
         """
+        vnet_hdr = kind == "tun" if vnet_hdr is None else vnet_hdr
         if kind not in ("tun", "veth") or (vnet_hdr and kind != "tun"):
             raise ValueError(f"no device kind {kind!r}: tun, veth; vnet_hdr goes with tun only")
+        addresses = list(kernel_addresses) or _every_other_network(kernel_address, tun_count)
+        if not 0 < tun_count <= (MOST_DEVICES if kind == "tun" else 1) or len(addresses) != tun_count:
+            raise ValueError(f"{tun_count} devices, {len(addresses)} addresses: 1 to {MOST_DEVICES} TUNs, or 1 veth")
+        names = _names(tun, tun_count)
         namespace = cls(*_spawn())
         try:
             answer = namespace.request(
                 "start",
                 timeout=_START_TIMEOUT,
                 kind=kind,
-                name=tun,
-                kernel_address=kernel_address,
+                devices=[
+                    {"name": name, "address": address, "sources": list(behind)}
+                    for name, address, behind in zip_longest(names, addresses, sources, fillvalue=())
+                ],
                 extra_addresses=list(extra_addresses),
                 servers=[asdict(server) for server in servers],
                 txqueuelen=txqueuelen,
                 mtu=mtu,
                 vnet_hdr=vnet_hdr,
+                sysctls=dict(sysctls or {}),
                 ipv6=ipv6,
             )
-            fd = namespace._fds.pop()
-            namespace.device = TunDevice(fd, tun, mtu, vnet_hdr) if kind == "tun" else PacketDevice(fd, tun, mtu)
+            for name in names:
+                fd = namespace._fds.pop(0)
+                device = TunDevice(fd, name, mtu, vnet_hdr) if kind == "tun" else PacketDevice(fd, name, mtu)
+                namespace.devices.append(device)
+            namespace.device = namespace.devices[0]
         except BaseException:
             namespace.close()
             raise
@@ -167,7 +211,7 @@ class PrivateNamespace:
         while b"\n" not in self._pending:
             # Python makes its own descriptors close-on-exec, received ones only with this flag.
             flags = socket.MSG_CMSG_CLOEXEC
-            data, ancillary, _, _ = self._control.recvmsg(1 << 18, socket.CMSG_SPACE(4 * 8), flags)
+            data, ancillary, _, _ = self._control.recvmsg(1 << 18, socket.CMSG_SPACE(4 * MOST_DEVICES), flags)
             for level, kind, payload in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     self._fds.extend(memoryview(payload[: len(payload) // 4 * 4]).cast("i"))
@@ -196,8 +240,8 @@ class PrivateNamespace:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
-        if hasattr(self, "device"):
-            self.device.close()
+        for device in self.devices:
+            device.close()
         if self.pid > 0:
             _reap(self.pid)
             self.pid = 0
@@ -207,6 +251,21 @@ class PrivateNamespace:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _names(first: str, count: int) -> list[str]:
+    """With the first called ft0: ft0, ft1, ft2..."""
+    stem = first.rstrip("0123456789")
+    number = int(first[len(stem) :] or 0)
+    return [first, *(f"{stem}{number + i}" for i in range(1, count))]
+
+
+def _every_other_network(address: str, count: int) -> list[str]:
+    """From 10.64.0.1/24 on: 10.64.0.1/24, 10.64.2.1/24, 10.64.4.1/24..."""
+    if count == 1:
+        return [address]
+    number, length = parse_prefix(address)
+    return [format_prefix(number + (i << 33 - length), length) for i in range(count)]
 
 
 def _spawn() -> tuple[int, socket.socket]:

@@ -6,9 +6,12 @@ veth    a packet socket on a veth pair, where there is no usable /dev/net/tun
 
 from __future__ import annotations
 
+from typing import Any
+
 from fourtuple.clock import MonotonicClock
+from fourtuple.phy.tun import TunDevice
 from fourtuple.shell.loop import PollRunner
-from fourtuple.shell.netns import NamespaceRefused, PrivateNamespace, Server
+from fourtuple.shell.netns import NamespaceRefused, PrivateNamespace
 from fourtuple.shell.refusal import explain_refusal, read_machine
 from fourtuple.shell.wire import (
     DEVICE,
@@ -18,7 +21,6 @@ from fourtuple.shell.wire import (
     Wire,
     WireKind,
     WireUnavailable,
-    can_serve,
     our_host,
     probe_by_opening,
     wrapped,
@@ -36,7 +38,7 @@ def open_veth(setup: Setup) -> Wire:
 
 
 def _open_private(kind: str, setup: Setup) -> Wire:
-    namespace = _start(kind, setup)
+    namespace = open_namespace(kind, setup)
     try:
         return _wire(kind, setup, namespace)
     except BaseException:
@@ -44,10 +46,18 @@ def _open_private(kind: str, setup: Setup) -> Wire:
         raise
 
 
-def _start(kind: str, setup: Setup) -> PrivateNamespace:
-    servers = [Server(address, port) for address, port in setup.servers if can_serve(address, port)]
+def open_namespace(kind: str, setup: Setup, **devices: Any) -> PrivateNamespace:
+    """Ours, with what `setup` wants on the other side; `devices`: see PrivateNamespace.start.  WireUnavailable."""
     try:
-        return PrivateNamespace.start(DEVICE, f"{PEER_ADDRESS}/{PREFIX}", servers=servers, kind=kind)
+        return PrivateNamespace.start(
+            DEVICE,
+            f"{PEER_ADDRESS}/{PREFIX}",
+            servers=setup.served(),
+            txqueuelen=setup.txqueuelen,
+            kind=kind,
+            sysctls=setup.peer_sysctls,
+            **devices,
+        )
     except NamespaceRefused as error:
         refusal = explain_refusal(error.step, error.errno or 0, read_machine(), str(error.strerror))
         raise WireUnavailable(error.errno, refusal.reason, refusal.todo) from None
@@ -63,6 +73,14 @@ def _wire(kind: str, setup: Setup, namespace: PrivateNamespace) -> Wire:
     way = "root" if namespace.way == "root" else "no root"
     where = f"{kind} {DEVICE}, private network namespace ({way})"
     return Wire(kind, where, setup, host, PollRunner(host, tap), tap, rtt_us, namespace, namespace.close)
+
+
+def wire_on(device: TunDevice, address: str, setup: Setup, where: str) -> Wire:
+    """A wire whose end is `address` ("10.64.2.2/24") on a TUN of a namespace that somebody else looks after."""
+    clock = MonotonicClock()
+    host = our_host(setup, clock.now_us(), device.name, address)
+    tap = wrapped(device, setup, setup.rtt_us or 0, clock.now_us)
+    return Wire("tun", where, setup, host, PollRunner(host, tap), tap, setup.rtt_us or 0, on_close=device.close)
 
 
 TUN = WireKind(

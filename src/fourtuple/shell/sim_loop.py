@@ -17,6 +17,7 @@ from fourtuple.sock.syscall import SOCK_NONBLOCK, SOCK_STREAM
 
 START_US = 1_000_000_000
 """A machine that has been up for 1,000 s: a timestamp of 0 means "none" to TCP."""
+_BACKLOG = 4096
 
 
 class SimRunner(Runner):
@@ -47,9 +48,7 @@ class HttpPeer:
         self.address, self.port = address, port
         self.requests = 0
         self._connections: dict[int, bytes] = {}
-        self._listener = host.sys_socket(type=SOCK_STREAM | SOCK_NONBLOCK)
-        _must(host.sys_bind(self._listener, pack_sockaddr_in(parse_ipv4(address), port)))
-        _must(host.sys_listen(self._listener, 4096))
+        self._listener = _listen(host, address, port, _BACKLOG)
 
     def __call__(self, now: int) -> bool:
         """Serve whatever can be served now; whether there was anything."""
@@ -85,6 +84,20 @@ class HttpPeer:
             f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         return head.encode() + body
+
+
+class HoldPeer:
+    """A listener that never accepts: connections wait in its accept queue."""
+
+    def __init__(self, host: Host, address: str, port: int, backlog: int) -> None:
+        self.listener = _listen(host, address, port, backlog or _BACKLOG)
+
+
+def _listen(host: Host, address: str, port: int, backlog: int) -> int:
+    fd = host.sys_socket(type=SOCK_STREAM | SOCK_NONBLOCK)
+    _must(host.sys_bind(fd, pack_sockaddr_in(parse_ipv4(address), port)))
+    _must(host.sys_listen(fd, backlog))
+    return fd
 
 
 def _must(err: int) -> None:

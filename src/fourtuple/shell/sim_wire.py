@@ -6,8 +6,10 @@ from fourtuple.address import parse_ipv4
 from fourtuple.clock import ManualClock
 from fourtuple.host import Host
 from fourtuple.phy.memory import memory_pair
+from fourtuple.shell._netns_hold import addresses_of
 from fourtuple.shell.loop import Station
-from fourtuple.shell.sim_loop import START_US, HttpPeer, SimRunner
+from fourtuple.shell.netns import Server
+from fourtuple.shell.sim_loop import START_US, HoldPeer, HttpPeer, SimRunner
 from fourtuple.shell.wire import (
     DEVICE,
     PEER_ADDRESS,
@@ -15,7 +17,7 @@ from fourtuple.shell.wire import (
     Setup,
     Wire,
     WireKind,
-    can_serve,
+    network_text,
     our_host,
     probe_by_opening,
     wrapped,
@@ -32,16 +34,28 @@ def open_sim(setup: Setup) -> Wire:
     rtt_us = SIM_RTT_US if setup.rtt_us is None else setup.rtt_us
     host = our_host(setup, START_US)
     tap = wrapped(ours, setup, rtt_us, clock.now_us)
-    peer = Host(seed=setup.seed + 1, now_us=START_US, max_sockets=setup.max_sockets)
+    servers = setup.served()
+    sysctls = {"net.core.somaxconn": str(max([4096, *(one.backlog for one in servers)]))} | dict(setup.peer_sysctls)
+    peer = Host(seed=setup.seed + 1, now_us=START_US, sysctl=sysctls, max_sockets=setup.max_sockets)
     peer.add_link(_PEER_DEVICE, addrs=(f"{PEER_ADDRESS}/{PREFIX}",))
     peer.add_route("default", dev=_PEER_DEVICE)
     runner = SimRunner([Station(host, tap), Station(peer, theirs)], clock)
-    for address, port in setup.servers:
-        if can_serve(address, port):
-            if address != PEER_ADDRESS:
-                peer.fib.add_address(peer.fib.device(_PEER_DEVICE), parse_ipv4(address), 32)
-            runner.apps.append(HttpPeer(peer, address, port))
+    for server in servers:
+        _serve(peer, server, runner)
     return Wire("sim", "sim, no kernel and no real time", setup, host, runner, tap, rtt_us)
+
+
+def _serve(peer: Host, server: Server, runner: SimRunner) -> None:
+    """A listener for each address, as the private namespace has them; a large network shares one."""
+    if "/" in server.ip:
+        peer.add_route(network_text(server.ip), dev="lo", type="local")
+    elif server.ip != PEER_ADDRESS:
+        peer.fib.add_address(peer.fib.device(_PEER_DEVICE), parse_ipv4(server.ip), 32)
+    for address in addresses_of(server.ip):
+        if server.kind == "hold":
+            HoldPeer(peer, address, server.port, server.backlog)
+        elif server.kind != "closed":
+            runner.apps.append(HttpPeer(peer, address, server.port))
 
 
 SIM = WireKind("sim", "simulated hosts, own clock", "nothing", open_sim, lambda: probe_by_opening(open_sim))

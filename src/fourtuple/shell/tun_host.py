@@ -20,14 +20,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 
-from fourtuple.address import format_ipv4, parse_ipv4
+from fourtuple.address import format_ipv4, parse_ipv4, parse_prefix
 from fourtuple.clock import MonotonicClock
 from fourtuple.host import Host
 from fourtuple.phy import link, tun
 from fourtuple.phy.tun import TunDevice
 from fourtuple.shell.loop import PollRunner
 from fourtuple.shell.refusal import explain_refusal, read_machine
-from fourtuple.shell.wire import Availability, Setup, Wire, WireKind, WireUnavailable, wrapped
+from fourtuple.shell.wire import Availability, Setup, Wire, WireKind, WireUnavailable, network_text, wrapped
 
 _TUNGETIFF = 0x800454D2  # linux/if_tun.h
 _NAME_PATTERN = "ft%d"  # the kernel fills in the first free number
@@ -47,7 +47,8 @@ def open_tun_host(setup: Setup) -> Wire:
         device = _open_device()
         undo.callback(device.close)
         subnet, notes = _claim_subnet(device.name, undo)
-        _check_source(setup.source, subnet)
+        for source in (setup.source, *setup.sources):
+            _check_source(source, subnet)
         _configure(device.name, subnet)
         if setup.nat:
             notes += _open_nat(device.name, subnet, undo)
@@ -113,13 +114,17 @@ def _our_host(setup: Setup, name: str, subnet: int, now_us: int) -> Host:
     source = parse_ipv4(setup.source) if setup.source else 0
     if source > subnet + 2:
         host.fib.add_address(device, source, 32)
+    there = {f"{format_ipv4(number)}/32" for number in (subnet + 2, source)}
+    for text in dict.fromkeys(map(network_text, setup.sources)):
+        if text not in there:
+            host.add_route(text, dev=name, type="local")
     return host
 
 
 def _check_source(source: str, subnet: int) -> None:
-    """An address of ours must be one that the machine sends to our device."""
-    number = parse_ipv4(source) if source else 0
-    if not number or subnet + 2 <= number <= subnet + 254:
+    """An address or network of ours must be one that the machine sends to our device."""
+    number, length = parse_prefix(network_text(source)) if source else (0, 32)
+    if not number or subnet + 2 <= number <= number + (1 << 32 - length) - 1 <= subnet + 254:
         return
     span = f"{format_ipv4(subnet + 2)} to {format_ipv4(subnet + 254)}"
     raise WireUnavailable(errno.EADDRNOTAVAIL, f"no answer would find its way to {source}", f"an address from {span}")

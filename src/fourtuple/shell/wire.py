@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from fourtuple.address import (
     INADDR_ANY,
     INADDR_BROADCAST,
+    format_ipv4,
     format_prefix,
     is_loopback,
     is_multicast,
     parse_ipv4,
+    parse_prefix,
     prefix_mask,
 )
 from fourtuple.host import Host
@@ -27,6 +29,7 @@ from fourtuple.phy.device import Device
 from fourtuple.phy.fault import DelayDevice, FaultDevice, LossRule
 from fourtuple.shell.capture import Capture
 from fourtuple.shell.loop import Runner
+from fourtuple.shell.netns import Server
 from fourtuple.shell.tap import TapDevice
 
 if TYPE_CHECKING:
@@ -51,8 +54,8 @@ class WireUnavailable(OSError):
 class Setup:
     """What to put on the wire."""
 
-    servers: tuple[tuple[str, int], ...] = ((PEER_ADDRESS, 8080),)
-    """Where HTTP is served; an address is made local to the peer."""
+    servers: tuple[tuple[str, int] | Server, ...] = ((PEER_ADDRESS, 8080),)
+    """Where HTTP is served, (address, port), or a Server of any kind; an address or network is made local there."""
     source: str = ""
     """An address of ours besides OUR_ADDRESS."""
     loss: tuple[LossRule, ...] = ()
@@ -61,12 +64,25 @@ class Setup:
     seed: int = 0
     sysctls: Mapping[str, str] = field(default_factory=dict)
     max_sockets: int = 65_536
+    reserve: int = 0
+    """Connections that are certain to come (Host)."""
     profile: str = "6.18"
     """The kernel that our end imitates (KernelProfile)."""
     nat: bool = False
     """On `tun-host`: send under the machine's own address."""
     capture: Capture | None = None
     """Where its packets are written."""
+    sources: tuple[str, ...] = ()
+    """More addresses and networks of ours ("10.99.0.0/24")."""
+    txqueuelen: int = 1000
+    """Packets that a TUN keeps for us; the kernel drops what is more."""
+    peer_sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Of the kernel or simulated host on the other side, where that is ours."""
+
+    def served(self) -> list[Server]:
+        """The servers that can be, each as a Server."""
+        servers = [one if isinstance(one, Server) else Server(*one) for one in self.servers]
+        return [server for server in servers if can_serve(server.ip, server.port)]
 
 
 @dataclass(frozen=True)
@@ -163,15 +179,22 @@ def probe_by_opening(open_one: Callable[[Setup], Wire]) -> Availability:
     return Availability(True, duration_us)
 
 
-def our_host(setup: Setup, now_us: int) -> Host:
-    """Our end: OUR_ADDRESS on DEVICE, a default route through it."""
+def our_host(setup: Setup, now_us: int, name: str = DEVICE, address: str = f"{OUR_ADDRESS}/{PREFIX}") -> Host:
+    """Our end: the device with its address, a default route through it."""
     host = Host(
-        seed=setup.seed, now_us=now_us, sysctl=setup.sysctls, max_sockets=setup.max_sockets, profile=setup.profile
+        seed=setup.seed,
+        now_us=now_us,
+        sysctl=setup.sysctls,
+        max_sockets=setup.max_sockets,
+        reserve=setup.reserve,
+        profile=setup.profile,
     )
-    device = host.add_link(DEVICE, addrs=(format_prefix(parse_ipv4(OUR_ADDRESS), PREFIX),))
-    host.add_route("default", dev=DEVICE)
+    device = host.add_link(name, addrs=(address,))
+    host.add_route("default", dev=name)
     if added := added_source(setup):
         host.fib.add_address(device, parse_ipv4(added), 32)
+    for text in added_sources(setup):
+        host.add_route(text, dev=name, type="local")
     return host
 
 
@@ -203,11 +226,43 @@ def can_be_a_peer(address: str) -> bool:
 
 
 def can_serve(address: str, port: int) -> bool:
-    """Whether a server could listen there; port 0 is nobody's."""
-    return port != 0 and can_be_a_peer(address)
+    """Whether a server could listen there; port 0 is nobody's. A network (10.64.1.0/29) must not have us in it."""
+    network, slash, _ = address.partition("/")
+    return (
+        port != 0
+        and can_be_a_peer(network)
+        and not (slash and _overlap(parse_prefix(address), parse_prefix(OUR_ADDRESS)))
+    )
 
 
 def added_source(setup: Setup) -> str:
     """The source address that our device gets besides its own; "" for none: special ones, and those of the peer."""
-    theirs = {PEER_ADDRESS, *(address for address, _ in setup.servers)}
-    return setup.source if setup.source and setup.source not in theirs and can_be_a_peer(setup.source) else ""
+    return setup.source if setup.source and _can_be_ours(setup.source, _theirs(setup)) else ""
+
+
+def added_sources(setup: Setup) -> list[str]:
+    """The networks of Setup.sources that can be ours, as routes have them: nothing is set behind the prefix."""
+    theirs = _theirs(setup)
+    found = dict.fromkeys(network_text(text) for text in setup.sources if _can_be_ours(text, theirs))
+    return [text for text in found if text not in (f"{OUR_ADDRESS}/32", f"{added_source(setup)}/32")]
+
+
+def network_text(text: str) -> str:
+    """10.64.1.7/24 -> 10.64.1.0/24."""
+    number, length = parse_prefix(text)
+    return format_prefix(number & prefix_mask(length), length)
+
+
+def _theirs(setup: Setup) -> list[tuple[int, int]]:
+    served = (one.ip if isinstance(one, Server) else one[0] for one in setup.servers)
+    return [parse_prefix(text) for text in (PEER_ADDRESS, *served)]
+
+
+def _can_be_ours(text: str, theirs: list[tuple[int, int]]) -> bool:
+    ours = parse_prefix(text)
+    return can_be_a_peer(format_ipv4(ours[0])) and not any(_overlap(ours, other) for other in theirs)
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two networks have an address in common."""
+    return (one[0] ^ other[0]) & prefix_mask(min(one[1], other[1])) == 0
