@@ -162,9 +162,12 @@ def _ack_of_syn(net: Net, sk: int) -> None:
     elif sks.optbits[sk] & TS_OK:
         sample = tcp_rtt_by_timestamp(net, sk)
     tcp_ack_update_window(net, sk, net.rx_th.ack, net.rx_th.seq)
-    sks.retransmits[sk] = 0
-    sks.err_soft[sk] = 0
-    sks.probes[sk] = 0
+    if sks.retransmits[sk]:  # a zero that is not written costs no memory
+        sks.retransmits[sk] = 0
+    if sks.err_soft[sk]:
+        sks.err_soft[sk] = 0
+    if sks.probes[sk]:
+        sks.probes[sk] = 0
     if sample >= 0:
         tcp_ack_update_rtt(net, sk, sample)
     sks.retrans_stamp[sk] = 0

@@ -78,7 +78,9 @@ cpdef int tcp_retransmit_syn(Net net, uint32_t sk)
 @cython.locals(limit=uint64_t, opts=SockOptions)
 cpdef uint64_t tcp_rto_max(Net net, uint32_t sk)
 cdef uint32_t _syn_header_len(Net net, uint32_t sk) noexcept
+@cython.locals(seq=uint32_t)
 cdef void _reset_sequence(TcpSockTable sks, uint32_t sk) noexcept
+cdef void _forget_attempts(TcpSockTable sks, uint32_t sk) noexcept
 cdef void _purge_write_queue(Net net, uint32_t sk)
 cdef void _trace_connect(Net net, uint32_t sk)
 cdef int _has_md5(Net net, uint32_t sk)

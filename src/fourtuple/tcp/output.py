@@ -197,7 +197,6 @@ def tcp_connect_init(net: Net, sk: int) -> None:
 
 def _reset_sequence(sks: TcpSockTable, sk: int) -> None:
     seq = sks.write_seq[sk]
-    sks.err[sk] = 0
     sks.snd_wnd[sk] = 0
     sks.snd_wl1[sk] = 0
     sks.snd_una[sk] = seq
@@ -205,10 +204,21 @@ def _reset_sequence(sks: TcpSockTable, sk: int) -> None:
     sks.rcv_nxt[sk] = 0
     sks.rcv_wup[sk] = 0
     sks.copied_seq[sk] = 0
-    sks.retransmits[sk] = 0
-    sks.backoff[sk] = 0
-    sks.total_retrans[sk] = 0
-    sks.total_rto[sk] = 0
+    _forget_attempts(sks, sk)
+
+
+def _forget_attempts(sks: TcpSockTable, sk: int) -> None:
+    """Of an attempt before this one.  A new socket has none, and a zero that is not written costs no memory."""
+    if sks.err[sk]:
+        sks.err[sk] = 0
+    if sks.retransmits[sk]:
+        sks.retransmits[sk] = 0
+    if sks.backoff[sk]:
+        sks.backoff[sk] = 0
+    if sks.total_retrans[sk]:
+        sks.total_retrans[sk] = 0
+    if sks.total_rto[sk]:
+        sks.total_rto[sk] = 0
 
 
 def _purge_write_queue(net: Net, sk: int) -> None:

@@ -386,11 +386,11 @@ def net_next_timeout(net: Net) -> int:
     return due
 
 
-def net_handle_timeout(net: Net, now_us: int) -> int:
-    """Run what is due by `now_us`, in order, each at its own time; how many timers ran."""
+def net_handle_timeout(net: Net, now_us: int, most: int = 0x7FFFFFFF) -> int:
+    """Run what is due by `now_us`, in order, each at its own time, `most` of them at the most; how many timers ran."""
     ran = 0
     net_refresh(net)
-    while True:
+    while ran < most:
         table = net.h.tw
         due = net_next_timeout(net)
         if due < 0 or due > now_us:
