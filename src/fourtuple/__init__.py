@@ -11,6 +11,10 @@ TYPE_CHECKING = False  # typing is not imported: it would take most of the time 
 if TYPE_CHECKING:
     from typing import Any
 
+    from fourtuple.dial.plan import DialPlan as DialPlan
+    from fourtuple.dial.plan import Target as Target
+    from fourtuple.dial.report import DialReport as DialReport
+    from fourtuple.dial.stack import Stack as Stack
     from fourtuple.doctor.explain_errors import explain_errors as explain_errors
     from fourtuple.errors import ConnectError as ConnectError
     from fourtuple.host import Host as Host
@@ -23,9 +27,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ConnectError": "fourtuple.errors",
+    "DialPlan": "fourtuple.dial.plan",
+    "DialReport": "fourtuple.dial.report",
     "Host": "fourtuple.host",
     "Machine": "fourtuple.machine",
+    "Stack": "fourtuple.dial.stack",
     "Sysctls": "fourtuple.sysctl",
+    "Target": "fourtuple.dial.plan",
     "Tracer": "fourtuple.trace",
     "Wait": "fourtuple.sock.wait",
     "explain_errors": "fourtuple.doctor.explain_errors",

@@ -212,11 +212,12 @@ def test_a_stream_may_be_closed_from_the_start(argv: list[str], closed: str) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("argv", [["--version"], ["connect", "--help"], _SIM, [*_SIM, "--json"]])
-def test_a_full_disk_is_one_line(argv: list[str]) -> None:
-    process = start(argv, ">/dev/full")
+@pytest.mark.parametrize("argv", [["--version"], ["--help"], [], ["connect", "--help"], _SIM, [*_SIM, "--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(argv: list[str], unbuffered: str) -> None:
+    process = start(argv, ">/dev/full", PYTHONUNBUFFERED=unbuffered)
     _, err = process.communicate()
-    assert (process.returncode, err) == (1, b"fourtuple: cannot write the answer: No space left on device\n")
+    assert (process.returncode, err) == (29, b"fourtuple: cannot write the answer: No space left on device\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -66,6 +66,31 @@ def test_the_whole_tour_without_root(node: str, wire: str, said: str) -> None:
     assert "connect() = -1 EADDRNOTAVAIL" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("sandbox", "words", "wire", "said"),
+    [
+        (Sandbox(), [], "tun ft0, ", ""),
+        (Sandbox(), ["--processes", "2"], "tun ft0-ft1, ", ""),
+        (NODE_OF_ROOT, [], "veth ft0, ", f"fourtuple: using veth, not tun: {DENIED}\n"),
+        (NODE_OF_ROOT, ["--stack", "kernel"], "lo, ", ""),
+    ],
+)
+def test_many_connections_without_root(sandbox: Sandbox, words: list[str], wire: str, said: str) -> None:
+    result = fourtuple(sandbox, "dial", "500", ":8080", "--json", *words)
+    assert (result.returncode, result.stderr) == (0, said)
+    document = json.loads(result.stdout)
+    assert document["connections"]["established"] == document["connections"]["closed"] == 500
+    assert document["wire"].startswith(wire)
+
+
+def test_a_dial_that_talks_needs_a_server_that_goes_on_listening() -> None:
+    result = fourtuple(NO_USER_NAMESPACES, "dial", "5", ":80", "--http")
+    note, refusal = result.stderr.splitlines()
+    assert (result.returncode, result.stdout) == (69, "")
+    assert note.startswith("fourtuple: using sim, not tun, veth: ")
+    assert refusal == "fourtuple: the simulated server ends each connection after one answer: talk needs tun"
+
+
 def test_both_private_wires_need_no_writable_sysctls() -> None:
     """As in a container."""
     sandbox = Sandbox(read_only_sysctls=True)

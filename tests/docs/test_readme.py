@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fourtuple.cli.dial_json import report_text
 from fourtuple.cli.main import COMMANDS, main
+from tests.dial.reports import all_well
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -33,10 +35,13 @@ def test_commands_end_as_the_readme_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command.partition(";")[0])
+    for name in words if words[1] == "report" else ():
+        if name.endswith(".json"):
+            Path(name).write_text(report_text(all_well(host=name)))
     expected = {20} if "100%" in command else {0, 10, 11} if words[1] == "doctor" else {0}
     assert main(words[1:]) in expected
     assert capsys.readouterr().out
-    files = {word for word in words if word.endswith((".pcapng", ".html", ".snap"))}
+    files = {word for word in words if word.endswith((".pcapng", ".html", ".snap", ".json"))}
     assert files == {path.name for path in tmp_path.iterdir()}
 
 

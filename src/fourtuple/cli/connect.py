@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, out: Terminal, err: Terminal, file: CaptureFi
     host, port = args.destination
     check_wire(args.wire)
     _check_tun_host(args, host)
-    _check_sysctls(_sysctls(args), args.profile)
+    check_sysctls(_sysctls(args), args.profile)
     address = resolve(host)
     seed = random.SystemRandom().randrange(_SEEDS) if args.seed is None else args.seed
     page = None if args.html is None else _Page(args.html, args.write)
@@ -203,7 +203,7 @@ def _open(
         raise wire_failure(error) from None
 
 
-def _check_sysctls(wanted: dict[str, str], profile: str) -> None:
+def check_sysctls(wanted: dict[str, str], profile: str) -> None:
     """Linux refuses some values that look right, as a range below ip_unprivileged_port_start."""
     from fourtuple.sysctl import Sysctls, profile_named
 

@@ -28,9 +28,15 @@ COMMANDS = {
     "plan": "how many connections a second fit, and what makes more fit",
     "why": "every way connect() or bind() comes to an errno, and which one it is here",
     "snapshot": "sockets and sysctls of this machine in one file",
+    "dial": "very many connections at once: open, hold, talk, close",
+    "report": "reports of many connections, added up into one",
     "wires": "what can be used here, and why not the rest",
     "syn-schedule": "when an unanswered SYN goes again and connect() gives up",
 }
+
+_MODULES = {"report": "report_merge"}  # report.py has been there before: connect's
+
+_NAMES = ("FILE", "NS", "DEST", "HOST:PORT")  # metavars of what may not be empty
 
 _DESCRIPTION = "The Linux connect() path in Python: watch it, run it, ask it."
 _EPILOG = """\
@@ -52,12 +58,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Failure(f"{self.prog}: {message.removeprefix('argument ')}", exits.USAGE, (f"{self.prog} --help",))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """--help and --version; argparse would not say that they cannot be written."""
+        open_terminal(file).write(message)
+
     def refuse(self, word: str) -> NoReturn:
         """A word that means nothing here."""
         if not word.startswith("-"):
             self.error(f"one argument too many: {word!r}")
         meant = close_to(word.partition("=")[0], sorted(self._option_string_actions))
         self.error(f"no option {word!r}" + (f". Did you mean {meant!r}?" if meant else ""))
+
+    def refuse_empty(self, args: argparse.Namespace) -> None:
+        """An empty name is that of a shell variable that is not set, not `leave it out`."""
+        for action in self._actions:
+            value = getattr(args, action.dest, None)
+            if action.metavar in _NAMES and (value == "" or (isinstance(value, list) and "" in value)):
+                name = "/".join(action.option_strings) or action.metavar
+                self.error(f"{name} is empty; leave it out, or give it a value")
 
 
 def close_to(word: str, known: list[str]) -> str:
@@ -77,6 +95,13 @@ def add_global_options(parser: argparse.ArgumentParser, top: bool) -> None:
     group.add_argument("--ascii", action="store_true", help="nothing beyond ASCII", **default)
 
 
+class _Unseen(argparse.RawDescriptionHelpFormatter):
+    """For when no help is wanted: argparse makes one to check each option, and would import shutil for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
 def _formatter() -> type[argparse.HelpFormatter]:
     """Coloured help where a terminal is there to show it."""
     if not open_terminal().color:
@@ -92,7 +117,7 @@ def _formatter() -> type[argparse.HelpFormatter]:
 def _parsers(argv: list[str]) -> tuple[Parser, Parser]:
     """The parser of everything, and that of the command asked for: only its options are known."""
     wants_help = any(word in ("-h", "--help") for word in argv) or not argv
-    formatter = _formatter() if wants_help else argparse.RawDescriptionHelpFormatter
+    formatter = _formatter() if wants_help else _Unseen
     usage = "fourtuple COMMAND [options]"
     parser = Parser(
         "fourtuple", usage, description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
@@ -103,7 +128,8 @@ def _parsers(argv: list[str]) -> tuple[Parser, Parser]:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND [options]", prog="fourtuple")
     asked = next((word for word in argv if word in COMMANDS), None)
     used = parser
-    for name, what in COMMANDS.items():
+    names = COMMANDS if wants_help or asked is None else {asked: COMMANDS[asked]}
+    for name, what in names.items():
         command = commands.add_parser(name, help=what, description=what, formatter_class=formatter, allow_abbrev=False)
         if name == asked:
             _module(name).add_arguments(command)
@@ -113,7 +139,7 @@ def _parsers(argv: list[str]) -> tuple[Parser, Parser]:
 
 
 def _module(command: str) -> Any:
-    return importlib.import_module(f"fourtuple.cli.{command.replace('-', '_')}")
+    return importlib.import_module(f"fourtuple.cli.{_MODULES.get(command, command.replace('-', '_'))}")
 
 
 def _check_command(argv: list[str]) -> None:
@@ -130,13 +156,14 @@ def _check_command(argv: list[str]) -> None:
 
 def _run(argv: list[str]) -> int:
     if argv == ["--version"]:
-        print(f"fourtuple {__version__}")
+        open_terminal().write(f"fourtuple {__version__}\n")
         return exits.OK
     _check_command(argv)
     parser, used = _parsers(argv)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         used.refuse(unknown[0])
+    used.refuse_empty(args)
     if args.command is None:
         parser.print_help()
         return exits.OK
@@ -205,7 +232,7 @@ def _flush() -> None:
         raise
     except OSError as error:
         let_go(sys.stdout)
-        raise Failure(f"cannot write the answer: {error.strerror}", exits.INTERNAL) from None
+        raise exits.cannot_write("cannot write the answer", error) from None
 
 
 def main(argv: list[str] | None = None) -> int:

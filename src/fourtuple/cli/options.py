@@ -7,8 +7,8 @@ from argparse import ArgumentTypeError
 
 from fourtuple.address import parse_endpoint, parse_ipv4, parse_port
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|µs|ms|s)")
-_UNIT_US = {"us": 1, "µs": 1, "ms": 1_000, "s": 1_000_000}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|µs|ms|s|min|m|h)")
+_UNIT_US = {"us": 1, "µs": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000, "m": 60_000_000, "h": 3_600_000_000}
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%?")
 _LONGEST_US = 24 * 3600 * 1_000_000
 _RANGE = re.compile(r"([0-9]+)[-:, ]([0-9]+)")
@@ -23,7 +23,7 @@ def endpoint(text: str) -> tuple[str, int]:
 
 
 def duration_us(text: str) -> int:
-    """'30ms', '1.5s', '200us' -> microseconds."""
+    """'30ms', '1.5s', '200us', '5min' -> microseconds."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ArgumentTypeError(f"{text!r} is not a duration; say for example 30ms, 1.5s or 200us")

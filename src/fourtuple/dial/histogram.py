@@ -215,7 +215,8 @@ def _fill(found: Histogram, data: dict[str, Any], scale: int) -> None:
         # The middle: the ends may be off by a rounding error.
         found.counts[hist_bucket((_raw(low, scale) + _raw(high, scale) - 1) // 2)] += _raw(number, 1)
         count += number
-    if count != data["count"]:
+    # Nobody counts further, and so the counts of many can be added up.
+    if count != data["count"] or count >= _EXACT:
         raise ValueError
     found.count = count
     total = _raw(data["sum"], scale)

@@ -222,7 +222,7 @@ def _timeline(parts: Sequence[list[list[float]]]) -> list[list[float]]:
 
 def _workers(reports: Sequence[DialReport]) -> list[Worker]:
     """All of them, shares counted anew, those without a report first."""
-    every = [worker for report in reports for worker in report.workers or [_worker(report)]]
+    every = [worker for report in reports for worker in report.workers or [as_worker(report)]]
     total = sum(worker.connections for worker in every) or 1
     merged = [
         Worker(one.name, one.connections / total, one.connections, one.established, one.failed, one.error)
@@ -231,7 +231,8 @@ def _workers(reports: Sequence[DialReport]) -> list[Worker]:
     return sorted(merged, key=lambda one: (one.error is None, one.name, -one.connections, one.established, one.failed))
 
 
-def _worker(report: DialReport) -> Worker:
-    """A report that names no worker is one."""
+def as_worker(report: DialReport, where: str = "") -> Worker:
+    """A report that names no worker is one; `where` tells several of a host apart."""
     done = report.connections
-    return Worker(report.host or "unnamed", 1.0, report.asked.connections, done.established, done.failed)
+    name = " ".join(word for word in (report.host or "unnamed", f"({where})" if where else "") if word)
+    return Worker(name, 1.0, report.asked.connections, done.established, done.failed)

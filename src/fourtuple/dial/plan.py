@@ -101,24 +101,39 @@ class DialPlan:
         """Sockets that our stack needs at once."""
         return self.max_sockets or self.connections + 64
 
-    def split(self, workers: int) -> list[DialPlan]:
+    def split(self, workers: int, own_sources: bool = False) -> list[DialPlan]:
         """One plan each for up to `workers`: sources are divided if there are enough, else targets, else the count.
 
         Two workers never have the same (source, target), where sources or targets are enough: no port is taken twice.
+        With `own_sources` each worker has addresses of its own where the plan names none: then nothing is divided.
+        Each (source, target) gets as many connections as one worker would have given it, give or take one.
         """
+        own_sources = own_sources and not self.sources
         workers = min(workers, self.connections)
-        parts = []
-        for i in range(workers):
-            share = _share(self.connections, workers, i)
-            mine: dict[str, Any] = {}
-            if len(self.sources) >= workers:
-                mine["sources"] = self.sources[i::workers]
-            elif len(self.targets) >= workers:
-                mine["targets"] = self.targets[i::workers]
-            rows = _share(self.max_sockets, workers, i) if self.max_sockets else 0
-            part = replace(self, connections=share, rate=self.rate / workers, max_sockets=rows, processes=1, **mine)
-            parts.append(replace(part, seed=self.seed + i, name=f"{self.name or 'process'} {i + 1}"))
-        return parts
+        enough = [name for name in ("sources", "targets") if len(getattr(self, name)) >= workers]
+        divided = enough[0] if enough and not own_sources else ""
+        # Nobody's share is 0: what is more than the connections is not divided at all.
+        whole = min(len(getattr(self, divided)), self.connections) if divided else workers
+        cuts = [whole * i // workers for i in range(workers + 1)]
+        return [self._part(i, divided, cuts[i], cuts[i + 1], whole) for i in range(workers)]
+
+    def _part(self, i: int, divided: str, low: int, high: int, whole: int) -> DialPlan:
+        """Worker i of those that together have `whole` units: `low` up to `high` of them."""
+
+        def share(total: int) -> int:
+            return total * high // whole - total * low // whole
+
+        mine: dict[str, Any] = {divided: getattr(self, divided)[low:high]} if divided else {}
+        return replace(
+            self,
+            connections=share(self.connections),
+            rate=self.rate * (high - low) / whole,
+            max_sockets=max(1, share(self.max_sockets)) if self.max_sockets else 0,
+            processes=1,
+            seed=self.seed + i,
+            name=f"{self.name or 'process'} {i + 1}",
+            **mine,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; from_json() takes them back."""
@@ -135,10 +150,6 @@ class DialPlan:
             script = tuple((step, text) for step, text in known["talk"]["script"])
             known["talk"] = Talk(known["talk"]["every_s"], script)
         return cls(**known)
-
-
-def _share(total: int, workers: int, i: int) -> int:
-    return total // workers + (i < total % workers)
 
 
 def expand(text: str) -> list[str]:

@@ -118,6 +118,12 @@ class Asked:
             plan.close,
         )
 
+    def steps(self) -> list[str]:
+        """`send` and `expect` as the script has them.  A report from elsewhere may have anything there."""
+        script = self.talk.get("script") if isinstance(self.talk, dict) else None
+        steps = script if isinstance(script, list) else []
+        return [str(step[0]) for step in steps if isinstance(step, list) and step]
+
 
 @dataclass
 class Fit:
@@ -321,7 +327,7 @@ class DialReport:
     @property
     def rate_per_s(self) -> float:
         """Connections established a second, while they were opened."""
-        return self.connections.established / self.seconds.open if self.seconds.open > 0 else 0.0
+        return self.connections.established / self.seconds.open if self.seconds.open >= 1e-6 else 0.0
 
     @property
     def cpu_us_per_connection(self) -> float:
@@ -330,11 +336,22 @@ class DialReport:
         return spent * 1e6 / self.connections.begun if self.connections.begun else 0.0
 
     @property
+    def unanswered(self) -> int:
+        """Answers that were expected and did not come; 0 for a tenth of them or less: those may have been under way."""
+        steps = self.asked.steps()
+        if self.talk is None or "send" not in steps:
+            return 0
+        expected = self.talk.requests * steps.count("expect") // steps.count("send")
+        missing = expected - self.talk.responses
+        return missing if missing > expected // 10 else 0
+
+    @property
     def exit(self) -> int:
         """The exit code of a command that ends with this report."""
         lost_workers = any(worker.error for worker in self.workers)
         if self.connections.established:
-            return EXIT_SOME_FAILED if self.connections.failed or self.connections.lost or lost_workers else 0
+            wrong = self.connections.failed or self.connections.lost or lost_workers or self.unanswered
+            return EXIT_SOME_FAILED if wrong else 0
         if self.failures:
             return EXIT_OF_ERRNO.get(max(self.failures, key=lambda failure: failure.count).number, EXIT_OTHER)
         return EXIT_OTHER if self.connections.failed or lost_workers else 0

@@ -13,6 +13,7 @@ Does not live here: what a round does in the engine (dialer.py), how many connec
 Rules
 1. One thread.  Nothing happens unless a method runs: connect_many() while it is iterated, wait(), close_all().
 2. A handle is a row with its generation: one that is kept too long is -ENOTCONN, never somebody else's connection.
+3. A connection that its peer has closed is gone as soon as all that it sent was read.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from fourtuple.address import parse_ipv4
 from fourtuple.columns import Code
 from fourtuple.dial.dialer import (
+    IN_FLIGHT,
     OPEN,
     Dialer,
+    dial_abort,
     dial_answered,
     dial_begin,
     dial_close,
     dial_close_some,
+    dial_lose,
     dial_probe_some,
+    dial_reset_closing,
     dial_sweep,
     dial_take,
 )
@@ -43,8 +49,11 @@ from fourtuple.tcp.recvmsg import tcp_recvmsg
 from fourtuple.tcp.sendmsg import tcp_sendmsg
 
 STALL_US = 20_000
-"""Attempts that nothing answers for so long are not waited for with new ones: their SYNs or the answers are lost."""
+"""What nothing answers for so long is not waited for with new ones: SYNs and FINs, or the answers to them, are lost."""
 SWEEP_US = 400_000
+_LEAST_SWEEP_US = 20_000
+_SLOT_US = 10_000
+_ABORTED_AT_ONCE = 1024
 _CLOSING_AT_ONCE = 256
 _PROBES_AT_ONCE = 256
 _PHASE = 3
@@ -99,7 +108,7 @@ class Connections:
         """Smoothed round trip of one connection in us; 0 when it is gone."""
         sks = self._dialer.net.sks
         sk = sk_resolve(sks, handle)
-        return sks.srtt[sk] / 8 if sk else 0.0
+        return sks.srtt[sk] / 8 if self._dialer.phase[sk] & _PHASE == OPEN else 0.0
 
 
 class Stack:
@@ -115,9 +124,12 @@ class Stack:
         clock = time.perf_counter_ns if time_connects else None
         self.dialer = Dialer(self.host.net, [(0, 0, 0)], clock, None)
         self.connections = Connections(self.dialer)
+        self.dialer.is_reading = True
         self.on_readable: Callable[[int], None] | None = None
-        """Hears of each connection (its row) with something to read; without it data waits in the engine."""
-        self._swept_us = self._moved_us = self.runner.now_us()
+        """Hears of each connection (its row) with something to read; without it data waits for recv()."""
+        self._swept_us = self.runner.now_us()
+        self._sweeping = False
+        self._epoch_us = self._closing_before = 0
         self.refused = 0
         self.timeout_ms = 0
         """Of an attempt; 0: TCP's own."""
@@ -146,12 +158,10 @@ class Stack:
         self.refused = begin - self._begin(begin, redials, now) if begin > 0 else 0
         moved = self.runner.pump_once() or begin > 0
         self._take_events()
-        if moved:
-            self._moved_us = now
-        elif now - self._moved_us >= STALL_US:
-            self.dialer.stalled = self.dialer.in_flight
-        if now - self._swept_us >= SWEEP_US:
+        if self._sweeping or now - self._swept_us >= self._sweep_us:
+            failed = self.dialer.failed
             self._sweep(now)
+            moved = moved or self.dialer.failed > failed
         return moved
 
     def _begin(self, n: int, redials: int, now: int) -> int:
@@ -161,35 +171,69 @@ class Stack:
         finally:
             self.host.leave()
 
+    def begin_again(self, routes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Begin one connection for each (index of a route, times dialed before); those for which there is no row."""
+        d = self.dialer
+        turn = d.next_route
+        refused = []
+        self.host.enter(self.runner.now_us())
+        try:
+            for route, redials in routes:
+                d.next_route = route
+                if dial_begin(d, 1, redials) == 0:
+                    refused.append((route, redials))
+        finally:
+            d.next_route = turn
+            self.host.leave()
+        return refused
+
     def _take_events(self) -> None:
         d = self.dialer
-        dial_take(d)
-        if d.stalled > d.in_flight:
-            d.stalled = d.in_flight
-        if d.readable and self.on_readable is not None:
+        self._verb_of_dialer(dial_take)
+        if d.readable:
             rows, d.readable = d.readable, []
-            for sk in rows:
-                self.on_readable(sk)
+            if self.on_readable is not None:
+                for sk in rows:
+                    self.on_readable(sk)
+
+    def _verb_of_dialer(self, verb: Callable[..., int], *arguments: int) -> int:
+        """What it sends to ourselves arrives at the end."""
+        self.host.enter(max(self.runner.now_us(), self.host.now_us))
+        try:
+            return int(verb(self.dialer, *arguments))
+        finally:
+            self.host.leave()
+
+    @property
+    def _sweep_us(self) -> int:
+        """Often enough for a timeout to be seen in time."""
+        return min(SWEEP_US, max(self.timeout_ms * 125, _LEAST_SWEEP_US)) if self.timeout_ms else SWEEP_US
 
     def _sweep(self, now: int) -> None:
-        self._swept_us = now
-        dial_sweep(self.dialer, self.timeout_ms)
+        if not self._sweeping:
+            self._swept_us = now
+        self._sweeping = self._verb_of_dialer(dial_sweep, self.timeout_ms) > 0
 
     def sleep(self, until_us: int) -> None:
         """Until a packet comes or a timer is due, at most until `until_us`."""
-        dues = [until_us, self._swept_us + SWEEP_US if self.dialer.in_flight else until_us]
-        if self.dialer.in_flight > self.dialer.stalled:
-            dues.append(self._moved_us + STALL_US)
+        d = self.dialer
+        dues = [until_us, self._swept_us + self._sweep_us if d.in_flight else until_us]
+        if self._sweeping:
+            return
+        if d.in_flight > d.stalled:
+            dues.append((self.runner.now_us() // _SLOT_US + 1) * _SLOT_US)
         dues += [due for due in (station.next_due() for station in self.runner.stations) if due is not None]
         self.runner.sleep_until(min(dues))
+        self._take_events()  # some may count as stalled now
 
     def wait(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass for so long, or until `done()`; whether it was done."""
         until = self.runner.now_us() + int(seconds * 1e6)
         while not done():
-            if not self.round():
-                if self.runner.now_us() >= until:
-                    return done()
+            moved = self.round()
+            if self.runner.now_us() >= until:
+                return done()
+            if not moved:
                 self.sleep(until)
         return True
 
@@ -208,34 +252,53 @@ class Stack:
 
         `sources`: addresses of ours to connect from, in turn.  `timeout`: seconds for one attempt (0: TCP's own).
         Whoever stops iterating stops dialing; attempts in flight go on with the next call of any method.
-        OSError ENOBUFS when the stack has no room for another connection (Setup.max_sockets).
+        OSError ENOBUFS, after all results, when the stack has no room for another connection (Setup.max_sockets).
         """
         d = self.dialer
-        d.set_routes(routes_of(targets, sources))
+        d.set_routes(routes_of(targets, sources, count))
         self.timeout_ms = int(timeout * 1000)
+        earlier = self._in_flight() if d.in_flight else set()
+        left = to_begin = count
         d.results = []
-        goal = d.begun + count
         try:
-            while d.begun < goal or d.in_flight or d.results:
-                want = min(window - (d.in_flight - d.stalled), goal - d.begun)
-                moved = self.round(max(want, 0))
-                if self.refused:
-                    raise OSError(errno.ENOBUFS, "no room for another connection: max_sockets is reached")
+            while left:
+                want = max(0, min(window - (d.in_flight - d.stalled), to_begin))
+                moved = self.round(want)
+                to_begin -= want - self.refused
                 results, d.results = d.results, []
                 for handle, error in results:
-                    yield Result(handle, error)
-                if not moved and not results:
+                    if handle not in earlier:
+                        left -= 1
+                        yield Result(handle, error)
+                if self.refused and left == to_begin and not results:
+                    raise OSError(errno.ENOBUFS, "no room for another connection: max_sockets is reached")
+                if not results and (not moved or self.refused):
                     self.sleep(self.runner.now_us() + STALL_US)
         finally:
             d.results = None
+
+    def _in_flight(self) -> set[int]:
+        """Handles of the attempts in flight."""
+        sks, phase = self.host.net.sks, self.dialer.phase
+        rows = range(1, sks.high_water + 1)
+        return {int(sk_handle(sks, sk)) for sk in rows if phase[sk] & _PHASE == IN_FLIGHT}
 
     def send(self, handle: int, data: bytes) -> int:
         """send(2): how many bytes were queued, or -errno."""
         return self._verb(handle, lambda sk: int(tcp_sendmsg(self.host.net, sk, data)))
 
     def recv(self, handle: int, size: int = 65536) -> bytes | int:
-        """recv(2): what has arrived, b"" at the end of the stream, or -errno (-EAGAIN: nothing yet)."""
-        return self._verb(handle, lambda sk: tcp_recvmsg(self.host.net, sk, size, 0))
+        """recv(2): what has arrived, b"" at the end of the stream, or -errno (-EAGAIN: nothing yet).
+
+        The end of the stream is that of the connection: it is closed on our side too.
+        """
+        return self._verb(handle, lambda sk: self._recv(sk, size))
+
+    def _recv(self, sk: int, size: int) -> bytes | int:
+        data: bytes | int = tcp_recvmsg(self.host.net, sk, size, 0)
+        if data == b"" and size > 0:
+            dial_lose(self.dialer, sk)
+        return data
 
     def _verb(self, handle: int, verb: Callable[[int], _T]) -> _T | int:
         sk = sk_resolve(self.host.net.sks, handle)
@@ -252,37 +315,62 @@ class Stack:
         return self._verb(handle, lambda sk: int(dial_close(self.dialer, sk, reset)))
 
     def close_all(
-        self, reset: bool = False, patience: float = 10.0, on_round: Callable[[], None] = lambda: None
+        self,
+        reset: bool = False,
+        patience: float = 10.0,
+        on_round: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> int:
         """Close every open connection, wait until the other side knows; how many sockets are left (0: none).
 
-        `patience`: seconds without any progress after which it gives up.  A FIN that is answered leaves a TIME_WAIT.
+        Attempts in flight are given up.  `patience`: seconds to wait for answers to the last FIN, and for any progress
+        before that.  A FIN that is answered leaves a TIME_WAIT.
         """
+        self.abort()
         self.dialer.cursor = 0
-        given_up_us = self.runner.now_us() + int(patience * 1e6)
-        left = self.sockets
-        while left:
-            self._close_some(reset)
-            moved = self.round()
+        patience_us = int(patience * 1e6)
+        given_up_us = self.runner.now_us() + patience_us
+        while (self.sockets or self.host.has_packets()) and not should_stop():
+            closed = self._close_some(reset)
+            moved = self.round() or closed > 0
             on_round()
             now = self.runner.now_us()
-            if self.sockets < left:
-                left, given_up_us = self.sockets, now + int(patience * 1e6)
+            if closed:
+                given_up_us = now + patience_us
             elif now >= given_up_us:
                 break
-            elif not moved and not self.dialer.open:
-                self.sleep(given_up_us)
+            elif not moved:
+                self.sleep(min(given_up_us, self._epoch_us + STALL_US) if self.dialer.open else given_up_us)
         return self.sockets
 
-    def _close_some(self, reset: bool) -> None:
-        closing = self.sockets - self.dialer.open - self.dialer.in_flight
-        if self.dialer.open and closing < _CLOSING_AT_ONCE:
-            self.host.enter(self.runner.now_us())
-            dial_close_some(self.dialer, _CLOSING_AT_ONCE - closing, reset)
-            self.host.leave()
+    def abort(self) -> None:
+        """Give up all attempts in flight."""
+        while self.dialer.in_flight:
+            self._verb_of_dialer(dial_abort, _ABORTED_AT_ONCE)
+            self.round()
+
+    def reset_closing(self) -> int:
+        """End by RST what is still being closed; how many."""
+        return self._verb_of_dialer(dial_reset_closing)
+
+    def _close_some(self, reset: bool) -> int:
+        """As many as may be under way; how many.  A FIN that is not answered soon takes nobody's place."""
+        d = self.dialer
+        closing = self.sockets - d.open - d.in_flight
+        now = self.runner.now_us()
+        if now - self._epoch_us >= STALL_US or closing < self._closing_before:
+            self._epoch_us, self._closing_before = now, closing
+        room = _CLOSING_AT_ONCE - (closing - self._closing_before)
+        if not d.open or room <= 0:
+            return 0
+        return self._verb_of_dialer(dial_close_some, room, reset)
 
     def keepalive(self, patience: float = 5.0) -> int:
-        """Send a keepalive probe on every open connection; how many were answered within `patience` of the last."""
+        """Send a keepalive probe on every open connection; how many were answered within `patience` of the last.
+
+        Linux answers the probes of a connection twice in a second, no more often (net.ipv4.tcp_invalid_ratelimit).
+        """
+        self.wait(0.002)  # the clock of ACKs counts in milliseconds: not those that came before
         since = tcp_jiffies(self.host.net)
         self.dialer.cursor = 0
         while self._probe_some():
@@ -297,11 +385,7 @@ class Stack:
         return self._answered(since)
 
     def _probe_some(self) -> int:
-        self.host.enter(self.runner.now_us())
-        try:
-            return int(dial_probe_some(self.dialer, _PROBES_AT_ONCE))
-        finally:
-            self.host.leave()
+        return self._verb_of_dialer(dial_probe_some, _PROBES_AT_ONCE)
 
     def _answered(self, since_ms: int) -> int:
         return int(dial_answered(self.dialer, since_ms))
@@ -317,8 +401,11 @@ class Stack:
         return int(self.host.net.h.tw.used)
 
 
-def routes_of(targets: Iterable[tuple[str, int]], sources: Iterable[str]) -> list[tuple[int, int, int]]:
-    """Every source with every target, so that neighbours differ in their target."""
+def routes_of(
+    targets: Iterable[tuple[str, int]], sources: Iterable[str], most: int | None = None
+) -> list[tuple[int, int, int]]:
+    """Every source with every target, the `most` first of them, so that neighbours differ in their target."""
     from_all = [parse_ipv4(source) for source in sources] or [0]
     to_all = [(parse_ipv4(address), port) for address, port in targets]
-    return [(saddr, daddr, dport) for saddr in from_all for daddr, dport in to_all]
+    every = ((saddr, daddr, dport) for saddr in from_all for daddr, dport in to_all)
+    return list(islice(every, most))

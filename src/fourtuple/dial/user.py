@@ -11,13 +11,14 @@ import errno
 import platform
 import resource
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from pathlib import Path
 
 import fourtuple
 from fourtuple.address import format_ipv4
-from fourtuple.dial.dialer import dial_abort, dial_count_ports
+from fourtuple.dial.dialer import dial_count_ports
 from fourtuple.dial.failures import describe
 from fourtuple.dial.plan import DialPlan
 from fourtuple.dial.report import Asked, Busiest, DialReport, FailureCount, Left, Progress, TargetCount
@@ -26,7 +27,10 @@ from fourtuple.dial.talk import Talker
 from fourtuple.mib import mib_snapshot
 from fourtuple.shell.wire import Wire
 
+CLOSE_PATIENCE_S = 10.0
+"""How long the other side has to answer our last FIN."""
 _TELL_US = 100_000
+_MOST_REDIALS = 63  # the Dialer has six bits for it
 _BACKOFF_US = 200_000  # before a connection is opened again
 _PAGE = resource.getpagesize()
 OnProgress = Callable[[Progress], None]
@@ -59,7 +63,8 @@ class Pace:
 
     def next_us(self, now: int) -> int:
         """When to look again if the rate is what stands in the way."""
-        return now + min(int(1e6 / self.rate) + 1, 50_000) if self.rate and self.begun < self.count else now + _TELL_US
+        waits = self.rate and self.begun < self.count
+        return now + (min(int(1e6 / self.rate) + 1, 50_000) if waits else _TELL_US)
 
 
 class UserDial:
@@ -74,7 +79,9 @@ class UserDial:
     ) -> None:
         self.plan = plan
         self.stack = Stack(wire, time_connects=not wire.runner.is_virtual)
+        self._counted = mib_snapshot(wire.host.net.mib)
         self.dialer = self.stack.dialer
+        self.dialer.is_reading = False
         self.report = DialReport(
             version=fourtuple.__version__,
             host=platform.node(),
@@ -86,10 +93,12 @@ class UserDial:
         )
         self._on_progress = on_progress
         self._should_stop = should_stop
-        self._routes = routes_of([(target.address, target.port) for target in plan.targets], plan.sources)
+        targets = [(target.address, target.port) for target in plan.targets]
+        self._routes = routes_of(targets, plan.sources, plan.connections)
         self._failed_at: dict[tuple[int, int], int] = {}
         self._failures: dict[tuple[int, str], FailureCount] = {}
-        self._again: deque[tuple[int, int, int]] = deque()
+        self._again: list[tuple[int, int, int]] = []  # a heap: when, route, times dialed before
+        self._route_at: dict[tuple[int, int, int], int] = {}
         self._redialed = 0
         self._start_us = self._told_us = self._row_us = self.stack.runner.now_us()
         self._recent: deque[tuple[int, int]] = deque(maxlen=11)
@@ -119,7 +128,7 @@ class UserDial:
         d.on_end = self._on_end
         d.is_keeping = plan.keepalive_s > 0
         self.stack.timeout_ms = int(plan.timeout_s * 1000)
-        if self.talker:
+        if self.talker and not self._should_stop():
             self.talker.start()
         pace = Pace(plan, self.stack.runner.now_us())
         while (pace.begun < pace.count or d.in_flight or self._again) and not self._should_stop():
@@ -128,25 +137,33 @@ class UserDial:
             n = pace.allowed(d.in_flight - d.stalled, now)
             pace.begun += n
             if not self._round(n):
-                self.stack.sleep(min(pace.next_us(now), self._next_redial(now)))
-        dial_abort(d)
+                self.stack.sleep(min(pace.next_us(now), self._next_us(now)))
+        self.stack.abort()
         self.report.seconds.open = self._seconds()
         self._timeline_row()
 
-    def _round(self, begin: int, redials: int = 0) -> bool:
-        moved = self.stack.round(begin, redials)
+    def _round(self, begin: int) -> bool:
+        d = self.dialer
+        moved = self.stack.round(begin)
         if self.stack.refused:
-            self._no_room(self.stack.refused)
+            first, d.next_route = d.next_route, (d.next_route + self.stack.refused) % d.route_count
+            self._no_room([((first + i) % d.route_count, 0) for i in range(self.stack.refused)])
+        if d.open > self.report.connections.peak_open:
+            self.report.connections.peak_open = d.open
         if self.talker and self.talker.round(self.stack.runner.now_us()):
             moved = True
         self._tell()
         return moved
 
-    def _no_room(self, missing: int) -> None:
-        """The stack has no row for these: they failed, each of them."""
-        self.dialer.begun += missing
-        self.dialer.failed += missing
-        self._count_failure(errno.ENOBUFS, "connect", missing)
+    def _no_room(self, missing: list[tuple[int, int]]) -> None:
+        """The stack has no row for these (route, times dialed before): they failed, each of them."""
+        d = self.dialer
+        d.begun += len(missing)
+        d.failed += len(missing)
+        for route, redials in missing:
+            d.route_begun[route] += 1
+            self._note_failure(errno.ENOBUFS, *self._routes[route][1:])
+            self._dial_again(route, redials)
 
     def _hold(self) -> None:
         self.phase = "hold"
@@ -156,60 +173,94 @@ class UserDial:
             now = self.stack.runner.now_us()
             self._redial(now)
             if not self._round(0):
-                self.stack.sleep(min(until, now + _TELL_US, self._next_redial(now)))
+                self.stack.sleep(min(until, self._next_us(now)))
         if self.talker:
             self.talker.stop()
         self.report.seconds.hold = (self.stack.runner.now_us() - start) / 1e6
 
     def _close(self) -> None:
+        """What the other side does not answer in time, or after Ctrl-C, is counted in `left`, then reset."""
         self.phase = "close"
-        start = self.stack.runner.now_us()
         self._again.clear()
-        dial_abort(self.dialer)
-        self.stack.close_all(reset=self.plan.close == "rst", on_round=self._tell)
+        start = self.stack.runner.now_us()
+        was_stopped = self._should_stop()
+
+        def should_stop() -> bool:
+            return not was_stopped and self._should_stop()
+
+        self.stack.close_all(self.plan.close == "rst", CLOSE_PATIENCE_S, self._tell, should_stop)
+        if self.dialer.open:
+            self.stack.close_all(reset=True, patience=0.0, on_round=self._tell)
+        self._note_left()
+        self.stack.reset_closing()
+        self.stack.round()
         self.report.seconds.close = (self.stack.runner.now_us() - start) / 1e6
         self.report.seconds.total = self._seconds()
         self._timeline_row()
+
+    def _note_left(self) -> None:
+        net = self.stack.host.net
+        of_time_waits = array.array("I", net.h.tw.timer[: net.h.tw.high_water + 1])  # 0: it needs no timer of its own
+        timers = net.wheel.armed - (len(of_time_waits) - of_time_waits.count(0))
+        self.report.left = Left(self.stack.sockets, timers, net.tx.count)
 
     # ------------------------------------------------------------------------------------------ what went wrong
 
     def _on_end(self, sk: int, error: int, was_open: bool, redials: int) -> None:
         """A connection failed or was lost; its row is about to be given back."""
         sks = self.stack.host.net.sks
-        key = sks.daddr[sk], sks.dport[sk]
-        if not was_open:
-            self._failed_at[key] = self._failed_at.get(key, 0) + 1
-        self._count_failure(error, "open" if was_open else "connect", 1)
-        if redials < min(self.plan.redial, 63) and self.phase != "close" and error != errno.ECANCELED:
-            due = self.stack.runner.now_us() + _BACKOFF_US * (1 << min(redials, 5))
-            self._again.append((due, self._route_of(*key), redials + 1))
+        if was_open:
+            self._count_failure(error, "open")
+        else:
+            self._note_failure(error, sks.daddr[sk], sks.dport[sk])
+        if self.talker:
+            self.talker.forget(sk)
+        if self.plan.redial and error != errno.ECANCELED:
+            self._dial_again(self._route_of(sks.saddr[sk], sks.daddr[sk], sks.dport[sk]), redials)
 
-    def _route_of(self, daddr: int, dport: int) -> int:
-        for i, (_, to_address, to_port) in enumerate(self._routes):
-            if (to_address, to_port) == (daddr, dport):
-                return i
-        return 0
+    def _note_failure(self, error: int, daddr: int, dport: int) -> None:
+        self._failed_at[daddr, dport] = self._failed_at.get((daddr, dport), 0) + 1
+        self._count_failure(error, "connect")
 
-    def _count_failure(self, number: int, phase: str, count: int) -> None:
+    def _dial_again(self, route: int, redials: int) -> None:
+        """After a pause that doubles, unless it was dialed often enough."""
+        if redials < min(self.plan.redial, _MOST_REDIALS) and self.phase != "close":
+            due = self.stack.runner.now_us() + (_BACKOFF_US << min(redials, 5))
+            heappush(self._again, (due, route, redials + 1))
+
+    def _route_of(self, saddr: int, daddr: int, dport: int) -> int:
+        if not self._route_at:
+            self._route_at = {route: i for i, route in enumerate(self._routes)}
+        found = self._route_at.get((saddr, daddr, dport))
+        return self._route_at[0, daddr, dport] if found is None else found
+
+    def _count_failure(self, number: int, phase: str) -> None:
         failure = self._failures.get((number, phase))
         if failure is None:
             name, function, meaning = describe(number, phase)
             failure = FailureCount(name, number, 0, phase, function, meaning, round(self._seconds(), 3))
             self._failures[number, phase] = failure
-        failure.count += count
+        failure.count += 1
 
     def _redial(self, now: int) -> None:
         """Open again what is due, each to its own target."""
+        due: list[tuple[int, int]] = []
         d = self.dialer
-        while self._again and self._again[0][0] <= now and d.in_flight - d.stalled < self.plan.window:
-            _, route, redials = self._again.popleft()
-            turn, d.next_route = d.next_route, route
-            self._round(1, redials)
-            d.next_route = turn
-            self._redialed += 1
+        room = self.plan.window - (d.in_flight - d.stalled)
+        while self._again and self._again[0][0] <= now and len(due) < room:
+            due.append(heappop(self._again)[1:])
+        if due:
+            self._redialed += len(due)
+            self._no_room(self.stack.begin_again(due))
 
-    def _next_redial(self, now: int) -> int:
-        return self._again[0][0] if self._again else now + _TELL_US
+    def _next_us(self, now: int) -> int:
+        """When there is something to do besides packets."""
+        dues: Iterable[int] = (
+            now + _TELL_US,
+            max(self._again[0][0], now + 1000) if self._again else now + _TELL_US,
+            self.talker.next_us(now) if self.talker else now + _TELL_US,
+        )
+        return min(dues)
 
     # ------------------------------------------------------------------------------------------ what is told
 
@@ -257,7 +308,6 @@ class UserDial:
         most = max(counts)
         self.report.ports.distinct = 65536 - counts.count(0)
         self.report.ports.busiest = Busiest(counts.index(most) if most else 0, most)
-        self.report.connections.peak_open = is_open
         rss = resident()
         memory = self.report.memory
         memory.rss_mb, memory.rss_growth_mb = rss / 2**20, (rss - rss_before) / 2**20
@@ -273,12 +323,10 @@ class UserDial:
         report.passed_over = d.passed_over
         report.syn.sent_again_connections, report.syn.sent_again_segments = d.resent, d.resent_segments
         report.targets = self._targets()
-        report.counters = {name: n for name, n in mib_snapshot(self.stack.host.net.mib).items() if n}
+        grown = {name: n - self._counted[name] for name, n in mib_snapshot(self.stack.host.net.mib).items()}
+        report.counters = {name: n for name, n in grown.items() if n}
         if self.talker:
             report.talk, report.times.response_us = self.talker.count, self.talker.response_ns
-        net = self.stack.host.net
-        waiting = self.stack.time_waits
-        report.left = Left(self.stack.sockets, max(net.wheel.armed - waiting, 0), net.tx.count)
 
     def _targets(self) -> list[TargetCount]:
         """Every attempt that did not fail was established."""

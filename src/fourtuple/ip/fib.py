@@ -23,8 +23,8 @@ from fourtuple.ip.fib_semantics import fib_create_info
 from fourtuple.ip.fib_table import (
     INET_DSCP_MASK,
     NO_METRICS,
-    FibRoute,
     FibClock,
+    FibRoute,
     FibTable,
     Flow,
     Metrics,

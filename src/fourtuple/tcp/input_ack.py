@@ -139,7 +139,8 @@ def tcp_ack_update_rtt(net: Net, sk: int, seq_rtt_us: int) -> bool:
         return False
     tcp_rtt_estimator(net, sk, seq_rtt_us)
     tcp_set_rto(net, sk)
-    net.sks.backoff[sk] = 0
+    if net.sks.backoff[sk]:  # a zero that is not written costs no memory
+        net.sks.backoff[sk] = 0
     return True
 
 

@@ -53,6 +53,22 @@ _DEPTHS = "".join(f".d{n}{{--i:{n}}}" for n in range(8)) + "".join(
     f".all:checked~.path .v{n}{{--i:{n}}}" for n in range(8)
 )
 
+_DIAL = "".join(
+    f".curve.{name},.percentile.{name}{{stroke:var(--{color})}}.bars.{name}{{fill:var(--{color})}}"
+    f".swatch.{name}{{background:var(--{color})}}"
+    for name, color in {
+        "open": "blue",
+        "established": "green",
+        "failed": "red",
+        "connect": "blue",
+        "handshake": "green",
+        "response": "violet",
+        "passed": "orange",
+        "p50": "text",
+        "p99": "red",
+    }.items()
+)
+
 STYLE = (
     f"""
 :root{{color-scheme:light;{_LIGHT}
@@ -213,8 +229,16 @@ opacity:.45}
 .node{fill:var(--card);stroke:var(--grey);stroke-width:1.5}.node.good{stroke:var(--green)}
 .node.bad{stroke:var(--red);stroke-dasharray:5 3}
 .track{fill:var(--wash);stroke:var(--line)}
+.curve{fill:none;stroke-width:2;stroke-linejoin:round}.curve.established{stroke-width:6;opacity:.45}
+.percentile{stroke-width:1.5}.percentile.p99{stroke-dasharray:5 4}
+.reports{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
+.reports th,.reports td{text-align:right;padding:5px 0 5px 10px;font-weight:400;border-top:1px solid var(--line)}
+.reports tr:first-child th{border:0;color:var(--dim);font-size:12px}
+.reports th:first-child{text-align:left;padding-left:0;overflow-wrap:anywhere}
+.failure{margin:0 0 12px}.failure p{margin:0 0 2px;overflow-wrap:anywhere}
 .way{stroke:var(--text);stroke-width:2}.wayhead,.start{fill:var(--text)}
 """
+    + _DIAL
     + _PORTS
     + _DEPTHS
     + """
