@@ -98,9 +98,10 @@ def main() -> int:
         counts = Counter(stage_of(names) for names in stacks(data))
     outside = counts.pop(_START, 0)
     total = sum(counts.values())
-    print(f"{n:,} handshakes, {cpu_ns:,.0f} ns CPU each under perf; {total} samples ({outside} of the start)\n")
+    say = sys.stdout.write
+    say(f"{n:,} handshakes, {cpu_ns:,.0f} ns CPU each under perf; {total} samples ({outside} of the start)\n\n")
     for title, _, _ in STAGES:
-        print(f"{title:52} {counts[title] * cpu_ns / total:8,.0f} ns  {counts[title] / total:6.1%}")
+        say(f"{title:52} {counts[title] * cpu_ns / total:8,.0f} ns  {counts[title] / total:6.1%}\n")
     return 0
 
 

@@ -29,9 +29,9 @@ class IpNet:
     """Addresses and routes (`fib`), sysctls, counters, packets on their way out (`tx`) and to itself (`loopback`)."""
 
     __slots__ = (
-        "err_ip", "fib", "fib_clock", "fib_generation", "local_addr", "local_addresses", "loopback", "mib", "now_us", "protocols",
-        "route_keys", "route_oifs", "routes", "rtables", "rx_dev", "rx_icmp", "rx_ip", "secrets", "sniff", "sysctl",
-        "tracer", "tx", "tx_ip",
+        "err_ip", "fib", "fib_clock", "fib_generation", "local_addr", "local_addresses", "loopback", "mib", "now_us",
+        "protocols", "route_keys", "route_oifs", "routes", "rtables", "rx_dev", "rx_icmp", "rx_ip", "secrets", "sniff",
+        "sysctl", "tracer", "tx", "tx_ip",
     )  # fmt: skip
 
     fib: Any
