@@ -18,7 +18,7 @@ from fourtuple.trace cimport Tracer, trace
 
 cdef uint64_t _M32
 cdef int _EADDRNOTAVAIL
-cdef uint32_t _TCP_LISTEN, _CONNECT_BIND, _BIND_MOVED, _HASHED, _PERTURB_MASK, _PATIENCE
+cdef uint32_t _TCP_LISTEN, _CONNECT_BIND, _BIND_MOVED, _HASHED, _PERTURB_MASK, _PATIENCE, _ROWS_A_PORT
 cdef uint32_t _EMPTY, _RESERVED, _SHUT
 cdef int _FROM_NEXT, _FROM_EVEN
 cdef uint64_t _TEN_SECONDS
@@ -80,6 +80,8 @@ cdef void _take_over(InetHashinfo h, uint32_t sk, uint32_t tw) noexcept nogil
 cpdef bint tcp_twsk_unique(InetHashinfo h, uint32_t tw, bint searching, uint64_t now_us) noexcept nogil
 @cython.locals(used=uint32_t, missing=uint32_t, port=uint32_t)
 cpdef void build_map(InetHashinfo h, uint32_t dest) noexcept nogil
+@cython.locals(row=uint32_t)
+cdef uint32_t _map_rows(InetHashinfo h, uint32_t dest, uint32_t used, uint32_t missing) noexcept nogil
 @cython.locals(entry=uint32_t, owner=uint32_t)
 cdef bint _holds(InetHashinfo h, uint32_t dest, uint32_t port) noexcept nogil
 

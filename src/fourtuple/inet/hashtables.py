@@ -56,6 +56,7 @@ _FROM_NEXT = FROM_NEXT
 _FROM_EVEN = FROM_EVEN
 _TEN_SECONDS = 10_000_000
 # A search that had to ask the ehash this often builds the destination's map, if that would be at least a third dense.
+_ROWS_A_PORT = 16  # rows that are looked at in the time of one look-up of a port
 _PATIENCE = 64
 
 
@@ -470,15 +471,37 @@ def tcp_twsk_unique(h: InetHashinfo, tw: int, searching: bool, now_us: int) -> b
 
 
 def build_map(h: InetHashinfo, dest: int) -> None:
-    """Make the map of a destination: ports with owners are looked up until all its 4-tuples are found."""
+    """Make the map of a destination: rows or ports, whichever are fewer, are looked at until all 4-tuples are found.
+
+    64 destinations that get a map in the same round of a dial must not make it last for 30 ms.
+    """
     used = dest_new_map(h.dests, dest)
     missing = h.dests.count[dest] if used != _EMPTY else 0
     port = h.dests.lowest[dest]
+    if h.sks.high_water + h.tw.high_water < _ROWS_A_PORT * (h.dests.highest[dest] - port):
+        missing = _map_rows(h, dest, used, missing)
     while missing != 0 and port <= h.dests.highest[dest]:
         if h.bind.owners[port] != 0 and _holds(h, dest, port):
             portset_add(h.sets, used, port)
             missing -= 1
         port += 1
+
+
+def _map_rows(h: InetHashinfo, dest: int, used: int, missing: int) -> int:
+    """Put the ports of a destination's sockets and TIME_WAITs into its map; how many of `missing` were not found."""
+    row = 1
+    while missing != 0 and row <= h.sks.high_water:
+        if h.sks.dest[row] == dest:
+            portset_add(h.sets, used, h.sks.num[row])
+            missing -= 1
+        row += 1
+    row = 1
+    while missing != 0 and row <= h.tw.high_water:
+        if h.tw.dest[row] == dest:
+            portset_add(h.sets, used, h.tw.num[row])
+            missing -= 1
+        row += 1
+    return missing
 
 
 def _holds(h: InetHashinfo, dest: int, port: int) -> bool:
