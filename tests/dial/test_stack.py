@@ -116,6 +116,10 @@ def test_a_stop_with_attempts_in_flight_leaves_them_to_later_calls(stack: Stack)
     assert (stack.dialer.in_flight, len(stack.connections)) == (5, 5)
     assert len(connect(stack, 3)) == 3  # and not those of before
     assert (stack.dialer.in_flight, len(stack.connections)) == (5, 8)
+    earlier = stack._in_flight()
+    late = list(stack.connect_many([HOLE], 3, timeout=0.5))  # the five end in the meantime
+    assert [result.errno for result in late] == [errno.ETIMEDOUT] * 3
+    assert not earlier & {result.handle for result in late}
     stack.close_all()
     assert stack.sockets == 0
 

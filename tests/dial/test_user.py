@@ -432,6 +432,12 @@ def test_a_greeting_that_comes_early_waits_for_the_script() -> None:
     assert (count.requests, count.responses, count.unexpected) == (10, 20, 0)
 
 
+def test_a_greeting_that_nobody_expects_is_unexpected() -> None:
+    count = talk(Peer(greeting=b"220 hello\r\n"), hold_s=1.95).report.talk
+    assert count is not None
+    assert (count.responses, count.unexpected) == (count.requests, 10)
+
+
 def test_a_text_longer_than_the_buffer_is_sent_whole() -> None:
     size = 300_000
     script = Talk(10.0, (("send", "a" * size), ("expect", "done")))

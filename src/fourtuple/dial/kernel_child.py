@@ -102,7 +102,8 @@ def _heard(message: dict[str, Any], on_progress: OnProgress | None) -> DialRepor
 
 
 def _ended() -> OSError:
-    return OSError(errno.EPIPE, "the process that dials has ended without a report")
+    # Not EPIPE: a BrokenPipeError is taken for a reader of our stdout who has gone.
+    return OSError(errno.ECHILD, "the process that dials has ended without a report")
 
 
 def _close_quietly(stdin: Any) -> None:

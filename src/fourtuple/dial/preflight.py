@@ -123,6 +123,8 @@ def _more_ports(plan: DialPlan, facts: Facts) -> str:
     if room > 0:
         changes.append(_more_sources(-(-plan.connections // (room * len(plan.targets))), facts))
         changes.append(plural(-(-plan.connections // (room * max(1, len(plan.sources)))), "target"))
+    elif facts.reserved and not changes[0]:
+        changes.append("a shorter --reserve" if plan.stack == "user" else "sysctl -w net.ipv4.ip_local_reserved_ports=")
     return ", or ".join(filter(None, changes))
 
 

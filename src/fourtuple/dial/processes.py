@@ -245,7 +245,8 @@ class _Process:
         for line in lines:
             yield json.loads(line)
         if not data and not self.is_over:
-            self.error = OSError(errno.EPIPE, self._last_words())
+            # Not EPIPE: a BrokenPipeError is taken for a reader of our stdout who has gone.
+            self.error = OSError(errno.ECHILD, self._last_words())
 
     def _last_words(self) -> str:
         """Of one that ended without a report."""
@@ -405,7 +406,7 @@ def _end_of(process: _Process, i: int, tally: Tally) -> None:
     """It is over: one that was lost in the middle says with how many connections."""
     is_open = tally.open_of(i)
     tally.done(i)
-    if process.error is not None and process.error.errno == errno.EPIPE and is_open:
+    if process.error is not None and process.error.errno == errno.ECHILD and is_open:
         process.error.strerror = f"{process.error.strerror}, with {is_open:,} connections open"
 
 

@@ -6,7 +6,7 @@ Rules
    asked more often than it answers.
 3. An answer is over when the text expected has come; what comes after it belongs to it.  One that has come without
    that text, and has not grown from one turn to the next, is `unexpected`, and the script begins anew.
-4. Data that comes before a script that begins with `expect` waits for it.
+4. What comes before the script waits for it if it begins with `expect`; else it is `unexpected`.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Talker:
         self.response_ns = Histogram()
         self._turns: dict[int, _Turn] = {}
         self._blocked: list[int] = []
+        self._asked = bytearray(stack.host.net.sks.max_sockets + 1)  # 1: this row has sent something
         self._cursor = 0
         self._last_us = 0
         self._due = 0.0
@@ -96,6 +97,7 @@ class Talker:
 
     def forget(self, sk: int) -> None:
         """This connection has ended."""
+        self._asked[sk] = 0
         if self._turns:
             self._turns.pop(self._key(sk), None)
 
@@ -133,6 +135,7 @@ class Talker:
             kind, text = self.script[turn.step]
             if kind == "send":
                 self.count.requests += 1
+                self._asked[sk] = 1
                 turn = _Turn(turn.step + 1, self.stack.runner.now_us(), b"", self._send(sk, text))
                 if turn.unsent:
                     self._blocked.append(key)
@@ -197,6 +200,7 @@ class Talker:
         self.count.bytes_received += len(data)
         turn = self._turns.get(self._key(sk))
         if turn is None:
+            self.count.unexpected += not self._asked[sk]
             return
         turn = turn._replace(heard=(turn.heard + data)[-_LONGEST_ANSWER:])
         if turn.unsent:

@@ -128,7 +128,7 @@ class UserDial:
         d.on_end = self._on_end
         d.is_keeping = plan.keepalive_s > 0
         self.stack.timeout_ms = int(plan.timeout_s * 1000)
-        if self.talker and not self._should_stop():
+        if self.talker:
             self.talker.start()
         pace = Pace(plan, self.stack.runner.now_us())
         while (pace.begun < pace.count or d.in_flight or self._again) and not self._should_stop():

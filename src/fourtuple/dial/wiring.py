@@ -14,6 +14,8 @@ from fourtuple.shell.netns import Server
 from fourtuple.shell.wire import OUR_ADDRESS, Setup
 
 _LEAST_QUEUE = 4096
+_MOST_QUEUE = 1 << 19
+"""Of a TUN: its ring of pointers is one kmalloc(), of 4 MiB at most (ptr_ring.h)."""
 _SPARE_BACKLOG = 1024
 PRIVATE = ("tun", "veth", "auto", "sim")
 """Wires whose other side is ours to set up."""
@@ -50,7 +52,7 @@ def served(plan: DialPlan, wiring: Wiring) -> tuple[Server, ...]:
 
 def transmit_queue(plan: DialPlan) -> int:
     """Packets of a TUN that wait for us: several for each handshake in flight."""
-    return max(_LEAST_QUEUE, 8 * plan.window)
+    return min(max(_LEAST_QUEUE, 8 * plan.window), _MOST_QUEUE)
 
 
 def setup_of(plan: DialPlan, wiring: Wiring) -> Setup:
