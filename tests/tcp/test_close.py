@@ -176,6 +176,16 @@ def test_fin_wait2_of_an_orphan_ends_after_tcp_fin_timeout() -> None:
     assert w.h.tw.used == 0
 
 
+def test_a_bare_ack_behind_a_lost_fin_of_the_peer_is_no_data() -> None:
+    w, sk, p = closing()
+    p.send("A", seq=(p.snd + 1) & 0xFFFFFFFF)  # the peer's FIN before it was lost on the way
+    w.expect_nothing()
+    assert (w.state(sk), w.h.tw.used) == ("gone", 1)
+    p.send("FA")
+    w.expect("A")
+    assert w.h.tw.substate[1] == 6  # TIME_WAIT
+
+
 def test_fin_wait2_longer_than_60_s_keeps_the_socket_first() -> None:
     w, sk, p = closing(tcp_fin_timeout=100)
     p.send("A")

@@ -381,7 +381,7 @@ class Crew:
     def _merged(self, tally: Tally) -> DialReport:
         merged = merge([_named(process) for process in self._processes])
         merged.asked = Asked.of(self.plan)
-        merged.seed = self.plan.seed
+        merged.seed = self.plan.seed if self.plan.stack == "user" else None
         merged.stack = self.plan.stack
         merged.wire = self.where
         return merged

@@ -44,7 +44,7 @@ cpdef int tcp_rcv_state_process(Net net, uint32_t sk)
 cdef int _advance_state(Net net, uint32_t sk, uint32_t state) except? -2
 @cython.locals(sks=TcpSockTable, th=TcpHeader, sample=int64_t)
 cdef void _syn_recv_established(Net net, uint32_t sk) except *
-@cython.locals(sks=TcpSockTable, th=TcpHeader, timeout=int64_t)
+@cython.locals(sks=TcpSockTable, th=TcpHeader, timeout=int64_t, is_bare=bint)
 cdef int _fin_acknowledged(Net net, uint32_t sk) except? -2
 @cython.locals(sks=TcpSockTable, th=TcpHeader, state=uint32_t, usable=bint, end=uint32_t)
 cdef int _segment_text(Net net, uint32_t sk) except? -2

@@ -337,7 +337,8 @@ def _fin_acknowledged(net: Net, sk: int) -> int:
         net_event(net, sk, EV_STATE)
         return -1
     timeout = tcp_fin_time_us(net, sk)
-    if timeout < 0 or after((th.seq + th.payload_len) & _M32, sks.rcv_nxt[sk]):
+    is_bare = th.payload_len == 0 and not th.flags & FIN  # then a sequence number ahead only says that a FIN was lost
+    if timeout < 0 or (not is_bare and after((th.seq + th.payload_len) & _M32, sks.rcv_nxt[sk])):
         # TCP_LINGER2 < 0, or data for nobody
         net.mib.TcpExtTCPAbortOnData += 1
         tcp_done(net, sk)
