@@ -7,7 +7,7 @@ from time import perf_counter_ns
 
 from benchmarks import loops
 from benchmarks.ports import DADDR, NOW_US, World
-from benchmarks.report import Table, medians, verdict
+from benchmarks.report import Goal, Table, medians, verdict
 from fourtuple.inet.dest import DEST_FIELDS
 from fourtuple.inet.portset import SET_BYTES
 
@@ -58,4 +58,6 @@ def run(quick: bool) -> list[Table]:
         size = many.bytes_each()
         fits = "" if n < 10 * dests else verdict(max(search / 200, size / 8), 1)
         table.rows.append((f"{dests:,}", n, search, connect, size, fits))
+        if fits:
+            table.goals.append(Goal.at_most(f"search, {n:,} to {dests:,} destinations, ns", search, 200))
     return [table]

@@ -20,7 +20,7 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.live_sockets import DEVICE, PER_DESTINATION, Sockets, children_s, inside
-from benchmarks.report import Cell, Table, verdict
+from benchmarks.report import Cell, Goal, Table, verdict
 from fourtuple.shell.netns import PrivateNamespace
 
 VERSION_MS, DOCTOR_MS, JUDGED_MS, JUDGED_MB = 60, 150, 1500, 100
@@ -100,7 +100,15 @@ def run(quick: bool) -> list[Table]:
         judged.rows += _judged_rows(sockets.count, [_judge(sockets) for _ in range(1 if quick else 5)])
     programs.notes = ("from the start of the program to its end, its bytecode cached; medians.",)
     judged.notes = ("the imports are made before; the memory is that of the whole program, Python included.",)
+    for table in (programs, judged):
+        table.goals = [_goal(row) for row in table.rows if row[-1]]
     return [programs, judged]
+
+
+def _goal(row: Sequence[Cell]) -> Goal:
+    what, measured, _, limit, _ = row
+    unit = "" if "MB" in str(what) else ", ms of CPU"
+    return Goal.at_most(f"{what}{unit}", float(measured or 0), float(limit or 0))
 
 
 def _keep_bytecode(stack: ExitStack) -> None:

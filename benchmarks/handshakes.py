@@ -1,163 +1,165 @@
-"""Handshakes over a TUN to the kernel's listener: ours, the least that C can do, and the kernel's own client over veth.
+"""Handshakes: ours, the least that C can do over a TUN, and the kernel's own client from C and from Python.
 
-All three connect to a listener that accepts nobody, so all of the listener's work runs inside the client's own system
-calls and is in the client's CPU time alike.  Connections end by RST, outside the clock.
+All connect to listeners that accept nobody, so all of the listener's work runs inside the client's own system calls
+and is in the client's CPU time alike.  Connections end by RST, outside the clock.  Every round begins with another
+client: what one leaves behind (sockets that the kernel is still taking apart) falls on each of the others in turn.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-from benchmarks.native import Native
-from benchmarks.report import Table, verdict
-from fourtuple.address import parse_ipv4
-from fourtuple.clock import MonotonicClock
-from fourtuple.host import Host
-from fourtuple.inet.flags import LINGER
-from fourtuple.phy.device import Device
+from benchmarks.live_sockets import inside
+from benchmarks.native import FIRST_PORT, Native, Program
+from benchmarks.report import Goal, Table, goals_table, say
+from benchmarks.tun import WINDOW, Ours, our_wire
 from fourtuple.phy.tun import VNET_HDR_LEN
-from fourtuple.shell.loop import Station
 from fourtuple.shell.netns import PrivateNamespace
-from fourtuple.tcp.constants import EV_OUT
+from fourtuple.shell.wire import PEER_ADDRESS
 
-DEVICE, OURS, SERVER, FLOOR = "ftb1", "10.88.0.2", "10.88.0.1", "10.88.0.3"
-PORTS, FIRST_PORT = 8, 7000
-WINDOW = 128
+FLOOR, SCAPY = "10.64.0.3", "10.64.0.4"
+PORTS = 8
 # Below half of the ports of a destination, so that the kernel's client is not made slow by its search.
 HANDSHAKES = 15_000
-SERVER_SYSCTLS = (
-    ("net.core.somaxconn", "65535"),
-    ("net.ipv4.tcp_max_syn_backlog", "65535"),
-    ("net.ipv4.tcp_syncookies", "0"),
-)
-TXQUEUELEN = 2 * HANDSHAKES
-PATIENCE_US = 20_000_000
-
-
-class Ours:
-    """A Host on the TUN, `WINDOW` connections in flight; the same Host for every run."""
-
-    def __init__(self, device: Device) -> None:
-        self.host = Host(max_sockets=HANDSHAKES, now_us=MonotonicClock().now_us())
-        self.host.add_link(device.name, addrs=(f"{OURS}/16",))
-        self.station = Station(self.host, device)
-        self.clock = MonotonicClock()
-        self.rows = array("I", bytes(4 * HANDSHAKES))
-        self.begun = 0
-
-    def run(self, n: int) -> tuple[int, int, int]:
-        """(ns, CPU ns, how many were established) of n handshakes."""
-        self.begun = done = 0
-        begin, pump, events = self._begin, self.station.pump, self.host.events
-        out = array("Q", bytes(8 * WINDOW))
-        give_up = self.clock.now_us() + PATIENCE_US
-        start, cpu = time.perf_counter_ns(), time.process_time_ns()
-        while done < n:
-            now = self.clock.now_us()
-            room = min(WINDOW - self.begun + done, n - self.begun)
-            if room:
-                begin(room, now)
-            pump(now)
-            for i in range(events(out)):
-                done += out[i] & EV_OUT != 0
-            if now > give_up:
-                break
-        return time.perf_counter_ns() - start, time.process_time_ns() - cpu, done
-
-    def _begin(self, n: int, now: int) -> None:
-        port = FIRST_PORT + self.begun // WINDOW % PORTS
-        rows = array("I", bytes(4 * n))
-        n = self.host.connect_many(parse_ipv4(SERVER), port, n, rows, now)
-        self.rows[self.begun : self.begun + n] = rows[:n]
-        self.begun += n
-
-    def reset_all(self) -> None:
-        """End the connections of the last run."""
-        flags = self.host.net.sks.flags
-        for row in self.rows[: self.begun]:
-            flags[row] |= LINGER  # for 0 s: close() is a RST
-            self.host.close_row(row, self.clock.now_us())
-        while self.station.pump(self.clock.now_us()):
-            pass
-        self.host.events(array("Q", bytes(8)))
-
+SLOW, VERY_SLOW = 3, 50
+"""The slow ones make so many times fewer."""
+SERVER_SYSCTLS = {
+    "net.core.somaxconn": "65535",
+    "net.ipv4.tcp_max_syn_backlog": "65535",
+    "net.ipv4.tcp_syncookies": "0",
+}
+TXQUEUELEN = 2000
+TARGETS = [(PEER_ADDRESS, FIRST_PORT + i) for i in range(PORTS)]
+C_LIMIT, KERNEL_LIMIT = 0.85, 1.4
+OURS, ITERATED, MINIMAL_C, KERNEL_C = "ours", "ours, connect_many()", "minimal C", "kernel, C"
+PYTHON = {"epoll": "kernel, Python, epoll", "sock_connect": "kernel, asyncio sock_connect",
+          "open_connection": "kernel, asyncio open_connection"}  # fmt: skip
+_REST_S = 0.05
 
 Run = Callable[[int], tuple[float, float, float]]
 """n handshakes -> ns, CPU ns of the client, CPU ns of the whole machine; each for one handshake."""
 
 
 def run(quick: bool) -> list[Table]:
-    """All three in turn, several times; ratios are taken within a round."""
-    n, rounds = (600, 2) if quick else (HANDSHAKES, 9)
+    """All of them in turn, several times; ratios are taken within a round."""
+    n, rounds = (600, 2) if quick else (HANDSHAKES, 14)
     with ExitStack() as stack:
-        clients = _clients(stack)
-        for client in clients.values():
-            client(n)  # the first run pays for memory that is touched for the first time
-        runs = [{name: client(n) for name, client in clients.items()} for _ in range(rounds)]
+        runs = compare(clients(stack), n, rounds)
     table = Table(
         "handshakes",
         f"Handshakes to the kernel's listener, {WINDOW} in flight, one core: ns each",
         ("", "client's CPU", "whole machine's", "handshakes/s", "its CPU / ours"),
         notes=(
-            "ours: Host and Station over a TUN. minimal C: tun_client.c on the same TUN, packets without a stack.",
-            "kernel's client: kernel_client.c, non-blocking connect() over veth. The listener's work is in each.",
-            f"{n:,} handshakes a run, medians of {rounds}; closed by RST outside the clock.",
-            "whole machine's: to 10 ms, and whatever else ran on it.",
+            "ours: the Stack of `fourtuple dial` over a TUN, by rounds, or iterating over connect_many(), which gives",
+            "a result for each. minimal C: tun_client.c on the same TUN, packets without a stack. kernel: non-blocking",
+            "connect() over veth from C (kernel_client.c, poll) and from Python. The listener's work is in each.",
+            f"{n:,} handshakes a run (asyncio {n // SLOW:,}), medians of {rounds}, each round begun by another client.",
+            "whole machine's: to 10 ms, and whatever else ran on it. Other stacks: " + others() + ".",
         ),
     )
-    ratios = {name: median(one[name][1] / one["ours"][1] for one in runs) for name in clients}
-    for name in clients:
+    ratios = {name: median(one[name][1] / one[OURS][1] for one in runs) for name in runs[0]}
+    for name in ratios:
         took, cpu, machine = (median(one[name][i] for one in runs) for i in range(3))
         table.rows.append((name, cpu, machine, round(1e9 / took), ratios[name]))
-    return [table, _targets(ratios)]
+    return [table, _targets({name: median(one[name][1] for one in runs) for name in ratios}, ratios)]
 
 
-def _targets(ratios: dict[str, float]) -> Table:
-    table = Table("handshake targets", "Against the targets", ("", "measured", "at least", ""))
-    for what, name, limit in (
-        ("minimal C's CPU / ours", "minimal C", 0.85),
-        ("CPU of the kernel's client / ours", "kernel's client", 1.4),
-    ):
-        table.rows.append((what, ratios[name], limit, verdict(limit, ratios[name])))
+def others() -> str:
+    """What else is compared, if it is here."""
+    return f"scapy {'over the same TUN, without a stack' if find_spec('scapy') else 'not installed'}"
+
+
+def _targets(cpu: dict[str, float], ratios: dict[str, float]) -> Table:
+    goals = [
+        Goal.at_least("handshake: minimal C / ours, CPU ns", cpu[OURS], cpu[MINIMAL_C], ratios[MINIMAL_C], C_LIMIT),
+        Goal.at_least("handshake: kernel's C client / ours, CPU ns", cpu[OURS], cpu[KERNEL_C], ratios[KERNEL_C],
+                      KERNEL_LIMIT),
+    ]  # fmt: skip
+    table = goals_table(goals, "Handshakes, against the targets")
+    table.name, table.goals = "handshakes targets", goals
     return table
 
 
-def _clients(stack: ExitStack) -> dict[str, Run]:
-    namespace = stack.enter_context(
-        PrivateNamespace.start(tun=DEVICE, kernel_address=f"{SERVER}/16", txqueuelen=TXQUEUELEN, vnet_hdr=True)
-    )
-    for name, value in SERVER_SYSCTLS:
-        namespace.request("sysctl", name=name, value=value)
-    device = namespace.device
-    fd = device.fileno()
-    listener = stack.enter_context(Native("listener", namespace.pid))
-    floor = stack.enter_context(Native("tun_client", fd, VNET_HDR_LEN, FLOOR, SERVER, pass_fds=(fd,)))
-    kernel = stack.enter_context(Native("kernel_client"))
+def compare(contestants: dict[str, Run], n: int, rounds: int) -> list[dict[str, tuple[float, float, float]]]:
+    """Every one in each round, in an order that is turned by one each time; the first runs warm up and do not count."""
+    names = list(contestants)
+    for name in names:
+        contestants[name](n)
+    found = []
+    for i in range(rounds):
+        order = names[i % len(names) :] + names[: i % len(names)]
+        say(f"handshakes: round {i + 1} of {rounds}")
+        one = {}
+        for name in order:
+            time.sleep(_REST_S)
+            one[name] = contestants[name](n)
+        found.append(one)
+    return found
 
-    def listened(client: Callable[[int], tuple[int, ...]], end: Callable[[], None] = lambda: None) -> Run:
+
+def clients(stack: ExitStack, python: bool = True) -> dict[str, Run]:
+    """Ready to run; `python`: also those that are written in it."""
+    namespace = stack.enter_context(
+        PrivateNamespace.start(txqueuelen=TXQUEUELEN, vnet_hdr=True, sysctls=SERVER_SYSCTLS)
+    )
+    fd = namespace.device.fileno()
+    listener = stack.enter_context(Native("listener", namespace.pid))
+    floor = stack.enter_context(Native("tun_client", fd, VNET_HDR_LEN, FLOOR, PEER_ADDRESS, pass_fds=(fd,)))
+    kernel = stack.enter_context(Native("kernel_client"))
+    ours = Ours(our_wire(namespace, HANDSHAKES + 64), TARGETS)
+
+    def over_tun(
+        client: Callable[[int], tuple[int, ...]], end: Callable[[], None] = lambda: None, slower: int = 1
+    ) -> Run:
         def one(n: int) -> tuple[float, float, float]:
             listener.ask("open", PORTS)
-            result = _measured(client, n)
+            result = measured(client, n // slower)
             end()
             listener.ask("close")
             return result
 
         return one
 
-    ours = Ours(device)
-    return {
-        "ours": listened(ours.run, ours.reset_all),
-        "minimal C": listened(lambda n: tuple(floor.ask("run", n, WINDOW, PORTS))),
-        "kernel's client": lambda n: _measured(lambda n: tuple(kernel.ask("run", n, WINDOW, PORTS)), n),
+    def from_python(way: str) -> Run:
+        command = inside(kernel.pid, sys.executable, "-m", "benchmarks.python_client", way)
+        program = stack.enter_context(Program(way, command))
+
+        def one(n: int) -> tuple[float, float, float]:
+            kernel.ask("listen", PORTS)
+            result = measured(partial(ask, program), n if way == "epoll" else n // SLOW)
+            kernel.ask("release")
+            return result
+
+        return one
+
+    found: dict[str, Run] = {
+        OURS: over_tun(ours.run, ours.reset_all),
+        MINIMAL_C: over_tun(partial(ask, floor)),
+        KERNEL_C: partial(measured, partial(ask, kernel)),
     }
+    if python:
+        found[ITERATED] = over_tun(ours.run_iterated, ours.reset_all)
+        if find_spec("scapy"):
+            command = [sys.executable, "-m", "benchmarks.scapy_client"]
+            words = [str(word) for word in (fd, VNET_HDR_LEN, SCAPY, PEER_ADDRESS)]
+            scapy = stack.enter_context(Program("scapy", command + words, pass_fds=(fd,)))
+            found["scapy"] = over_tun(partial(ask, scapy), slower=VERY_SLOW)
+        found |= {name: from_python(way) for way, name in PYTHON.items()}
+    return found
 
 
-def _measured(client: Callable[[int], tuple[int, ...]], n: int) -> tuple[float, float, float]:
+def ask(program: Program, n: int) -> tuple[int, ...]:
+    return tuple(program.ask("run", n, WINDOW, PORTS))
+
+
+def measured(client: Callable[[int], tuple[int, ...]], n: int) -> tuple[float, float, float]:
     """One run, of which nothing may be lost."""
     before = _machine_ns()
     took, cpu, done = client(n)

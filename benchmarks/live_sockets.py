@@ -19,7 +19,7 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.native import Native
-from benchmarks.report import Cell, Table, verdict
+from benchmarks.report import Cell, Goal, Table, verdict
 from fourtuple.shell.netns import PrivateNamespace
 
 DEVICE = "ftb0"
@@ -129,9 +129,11 @@ def run(quick: bool) -> list[Table]:
             program, call = _compare(sockets, 1 if quick else 5)
             table.rows += [(f"{size:,} sockets, program", *program), (f"{size:,} sockets, call", *call)]
             targets.rows += _verdicts(size, program, call)
+            targets.goals += _goals(size, program, call)
         group = 1e9 * median(part["group"] for part in sockets.parts) / sockets.count
         peak = median(part["peak_mb"] for part in sockets.parts)
     targets.rows.append((f"{size:,} sockets, peak MB", peak, LIMIT_MB, verdict(peak, LIMIT_MB)))
+    targets.goals.append(Goal.at_most(f"{size:,} sockets read, peak MB", peak, LIMIT_MB))
     table.notes = (
         "program: from its start, imports included. call: in a program that runs already (ss is always a program).",
         f"grouping is {group:.0f} ns a socket of it, and nearly all of the rest is the kernel's listing.",
@@ -170,3 +172,14 @@ def _verdicts(size: int, program: Row, call: Row) -> list[Sequence[Cell]]:
         if ratio is not None:
             found.append((f"{size:,} sockets, {name} / our call", ratio, least, verdict(least, ratio)))
     return found
+
+
+def _goals(size: int, program: Row, call: Row) -> list[Goal]:
+    """The same for the summary."""
+    goals = [Goal.at_most(f"{size:,} sockets read, ms of CPU", program[0] or 0.0, LIMITS_MS[size])]
+    for name, at, least in (("ss", 1, SS_FACTOR), ("psutil", 3, PSUTIL_FACTOR)):
+        theirs, ratio = call[at], call[at + 1]
+        if ratio is not None:
+            what = f"{size:,} sockets read, {name} / ours, ms of CPU"
+            goals.append(Goal.at_least(what, call[0], theirs, ratio, least))
+    return goals

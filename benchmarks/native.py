@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Self
 
 SOURCES = Path(__file__).resolve().parent
 BUILT = SOURCES.parent / "build" / "benchmarks"
+FAR, FIRST_PORT = "10.77.0.2", 7000
+"""Of the listeners: of kernel_client.c, and of all (measure.h)."""
 
 
 def program(name: str) -> Path:
@@ -23,12 +26,11 @@ def program(name: str) -> Path:
     return made
 
 
-class Native:
-    """A running one; `ask` has it do something.  A context manager: it ends with its standard input."""
+class Program:
+    """A running program that answers each line with a line of numbers.  A context manager: it ends with its input."""
 
-    def __init__(self, name: str, *arguments: object, pass_fds: tuple[int, ...] = ()) -> None:
+    def __init__(self, name: str, command: list[str], pass_fds: tuple[int, ...] = ()) -> None:
         self._name = name
-        command = [str(program(name)), *(str(argument) for argument in arguments)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds
         )
@@ -36,19 +38,34 @@ class Native:
 
     def ask(self, *words: object) -> list[int]:
         """One command; its answer.  RuntimeError when the program has given up (it said why on stderr)."""
+        self.tell(*words)
+        return self.answer()
+
+    def tell(self, *words: object) -> None:
+        """A command, whose answer is for answer()."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
             print(*words, file=self._process.stdin, flush=True)
         except BrokenPipeError:
             pass  # the empty answer tells
+
+    def answer(self) -> list[int]:
+        """Of the last command."""
+        assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._name} has ended instead of answering: {' '.join(map(str, words))}")
+            raise RuntimeError(f"{self._name} has ended instead of answering")
         return [int(number) for number in answer.split()]
 
-    def __enter__(self) -> Native:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._process.communicate()
+
+
+class Native(Program):
+    """One of the C programs."""
+
+    def __init__(self, name: str, *arguments: object, pass_fds: tuple[int, ...] = ()) -> None:
+        super().__init__(name, [str(program(name)), *(str(argument) for argument in arguments)], pass_fds)

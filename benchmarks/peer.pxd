@@ -1,14 +1,17 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from benchmarks.loops cimport Rows
+from fourtuple.inet.hashtables cimport inet_hash_connect, inet_put_port, inet_unhash
 from fourtuple.ip.input cimport ip_rcv
 from fourtuple.ip.txqueue cimport TxQueue, tx_reset
 from fourtuple.tcp.ipv4 cimport tcp_v4_connect
-from fourtuple.tcp.net cimport Net
+from fourtuple.tcp.net cimport Net, inet_csk_clear_xmit_timer, tcp_reset_xmit_timer
+from fourtuple.tcp.sock cimport sk_free
 from fourtuple.tcp.tcp cimport tcp_init_sock
 from fourtuple.wire.buffer cimport PacketBuffer, get32, put16, put32
 
-cdef uint32_t _SLOT, _SYNACK, _DPORT, _ISN, _TSVAL, _ROUND_TRIP_US
+cdef uint32_t _SLOT, _SYNACK, _DPORT, _ISN, _TSVAL, _ROUND_TRIP_US, _RTO_US
 cdef uint64_t _TEMPLATE_SUM, _M32
 
 @cython.final
@@ -32,3 +35,6 @@ cpdef uint64_t handshakes(Peer peer, uint32_t n) except? 1
 @cython.locals(i=uint32_t, start=uint64_t, took=uint64_t, slow_begin=uint64_t, slow_deliver=uint64_t, begin_at=uint32_t,
                deliver_at=uint32_t)
 cpdef tuple slowest_calls(Peer peer, uint32_t n)
+@cython.locals(rows=Rows, start=uint64_t, i=uint32_t, at=uint32_t, sk=int64_t)
+cpdef uint64_t lives(Net net, uint32_t n, uint32_t alive, uint32_t saddr, uint32_t daddr, uint32_t dests) except? 1
+cdef int _end(Net net, uint32_t sk) except -1
