@@ -181,7 +181,10 @@ def test_a_wire_that_is_not_here_is_one_line_and_what_to_do(
     assert err.startswith("fourtuple: no device\n  try:  sudo modprobe tun\n")
 
 
-@pytest.mark.parametrize(("number", "advice"), [(errno.ENOMEM, "fewer connections; "), (errno.EMFILE, "ulimit -n")])
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOMEM, "fewer connections; "), (errno.EMFILE, "ulimit -n"), (errno.ECHILD, "dmesg: ")],
+)
 def test_a_limit_of_the_machine_is_no_bug_of_ours(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, advice: str
 ) -> None:
@@ -194,11 +197,27 @@ def test_a_limit_of_the_machine_is_no_bug_of_ours(
     assert err.startswith(f"fourtuple: {os.strerror(number)}\n  try:  {advice}")
 
 
+def test_refusals_of_servers_that_were_ended_are_no_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tun: str
+) -> None:
+    def run_kernel(*_: object, netns: int, **__: object) -> DialReport:
+        os.kill(netns, signal.SIGKILL)
+        with open(os.pidfd_open(netns)) as ended:
+            select.select([ended], [], [])
+        return all_well()
+
+    monkeypatch.setattr("fourtuple.dial.kernel.run_kernel", run_kernel)
+    code, out, err = dial(capsys, "5", ":80", "--stack", "kernel", "--wire", tun)
+    assert (code, out) == (69, "")
+    assert err.startswith("fourtuple: the helper process of the private namespace has been ended\n")
+
+
 # ------------------------------------------------------------------------------------------ what is refused
 
 REFUSED = {
     "0 :80": "N: '0' is no count of connections; say for example 500, 20k or 1M (at most 16M)",
     "17M :80": "N: '17M' is no count of connections",
+    "1.5 :80": "N: '1.5' is no count of connections",
     "5 web": "TARGET: no port in 'web'",
     "5 10.0.0.0/33:80": "TARGET: not a prefix: '10.0.0.0/33'",
     "5 10.0.0.9-10.0.0.1:80": "TARGET: 10.0.0.9-10.0.0.1: the first address is above the last",
@@ -213,6 +232,7 @@ REFUSED = {
     "5 :80 --ramp 1s": "--ramp needs a --rate to grow to",
     "5 :80 --window 0": "--window: '0' is no number from 1 to 1048576",
     "5 :80 --redial x": "--redial: 'x' is no number",
+    "5 :80 --redial 64": "--redial: at most 63 times",
     "5 :80 --hold 5": "--hold: '5' is not a duration",
     "5 :80 --keepalive 1500ms": "--keepalive: '1500ms': whole seconds",
     "5 :80 --close no": "--close: invalid choice: 'no'",
@@ -228,6 +248,7 @@ REFUSED = {
     "5 :80 --processes 4 --sources 10.64.4.1": "4 processes cannot share 1 source address: give",
     "5 :80 --wire tin": "--wire: no wire 'tin'. Did you mean 'tun'?",
     "5 :80 --wire kernel": "--wire kernel is for kernel sockets: add --stack kernel",
+    "5 :80 --stack kernel --wire kernel": "--wire kernel: no server of ours is there; name one, HOST:PORT",
     "5 :80 --stack kernel --wire sim": "--stack kernel cannot use --wire sim",
     "5 :80 --stack kernel --loss 5%": "--loss is for our own stack, not for kernel sockets",
     "5 :80 --stack kernel --seed 0": "--seed is for our own stack, not for kernel sockets",

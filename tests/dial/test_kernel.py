@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -449,3 +450,17 @@ def test_when_the_caller_is_killed_the_connections_are_closed() -> None:
             time.sleep(0.01)
         assert namespace.request("stats", port=8080)["established"] == 0
         assert namespace.request("stats", port=8080)["accepted"] == 5
+
+
+def test_a_dialing_process_that_is_killed_is_an_error_and_no_reader_who_has_gone() -> None:
+    with PrivateNamespace.start(servers=[Server("10.64.0.1", 8080, "hold")]) as namespace:
+
+        def on_progress(progress: Progress) -> None:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            for pid in {int(pid) for pid in children} - {namespace.pid} if progress.phase == "hold" else ():
+                os.kill(pid, signal.SIGKILL)
+
+        plan = DialPlan(5, (Target("10.64.0.1", 8080),), stack="kernel", hold_s=60)
+        # A BrokenPipeError ends the command line in silence, with exit code 0.
+        with pytest.raises(ChildProcessError, match="ended without a report"):
+            run_kernel(plan, on_progress, netns=namespace.pid, is_private=True)

@@ -27,6 +27,7 @@ from fourtuple.dial.preflight import (
 )
 from fourtuple.dial.report import DialReport, Fit
 from fourtuple.dial.user import run_user
+from fourtuple.dial.wiring import transmit_queue
 from fourtuple.live import sockets
 from fourtuple.shell.netns import PrivateNamespace
 from fourtuple.shell.sim_wire import open_sim
@@ -100,6 +101,13 @@ def test_one_connection_more_than_there_are_ports_does_not_fit_and_the_changes_a
     assert told(plan_for(28_233), Facts(), PORTS) == (28_233, 28_232, False, change)
     change = "--range 1024-65535, or --sources 10.64.0.2-10.64.0.3, or 2 targets"
     assert told(plan_for(28_233, stack="user"), Facts(private=True), PORTS)[3] == change
+
+
+def test_where_no_port_is_left_by_the_reserved_ones_fewer_of_them_is_the_change() -> None:
+    facts = Facts(private=True, reserved=((1, 65535),))
+    assert told(plan_for(4, stack="user"), facts, PORTS) == (4, 0, False, "a shorter --reserve")
+    change = "sysctl -w net.ipv4.ip_local_reserved_ports="
+    assert told(plan_for(4), facts, PORTS)[3] == change
 
 
 def test_each_change_of_the_ports_makes_it_fit() -> None:
@@ -182,6 +190,13 @@ def test_the_kernels_answers_have_to_fit_into_the_device() -> None:
     assert what not in lines(replace(plan, stack="kernel"), Facts(txqueuelen=1000))
 
 
+def test_a_tun_has_the_queue_of_the_widest_window() -> None:
+    size = transmit_queue(plan_for(1, window=1 << 20))
+    assert size < 8 << 20
+    with PrivateNamespace.start(txqueuelen=size):  # EPERM when it is more than a TUN can have
+        pass
+
+
 # ------------------------------------------------------------------------------------------ this machine
 
 
@@ -208,6 +223,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from fourtuple.dial.plan import DialPlan, Target
 from fourtuple.dial.user import run_user
+from fourtuple.dial.wiring import transmit_queue
 from fourtuple.live import sockets
 from fourtuple.shell.wire import Setup
 from fourtuple.shell.wires import open_wire

@@ -14,13 +14,14 @@ import pytest
 from fourtuple.cli.exits import exit_of_errno
 from fourtuple.dial.histogram import hist_record
 from fourtuple.dial.merge import merge
-from fourtuple.dial.plan import DialPlan, Target, http_get
+from fourtuple.dial.plan import DialPlan, Talk, Target, http_get
 from fourtuple.dial.report import (
     MOST_ROWS,
     OTHERS,
     Asked,
     DialReport,
     FailureCount,
+    TalkCount,
     TargetCount,
     coarsened,
     lost_worker,
@@ -141,6 +142,23 @@ def test_the_exit_code_is_10_when_some_failed_or_were_lost() -> None:
     assert lossy.exit == 10
 
 
+def test_nothing_begun_of_what_was_asked_is_no_success() -> None:
+    plan = DialPlan(30, (Target("10.64.0.1", 80),))
+    assert DialReport(asked=Asked.of(plan)).exit == 29  # the text says: no connection was established
+
+
+@pytest.mark.parametrize(("requests", "responses", "missing"), [(0, 0, 200_000), (200_000, 400_000, 0)])
+def test_a_first_word_that_nobody_hears_is_an_answer_that_did_not_come(
+    requests: int, responses: int, missing: int
+) -> None:
+    report = all_well()
+    script = (("expect", "220"), ("send", "HELO"), ("expect", "250"))
+    report.asked = Asked.of(DialPlan(200_000, (Target("10.64.0.1", 25),), talk=Talk(1.0, script)))
+    report.talk = TalkCount(requests, responses)
+    report = as_read(report)
+    assert (report.unanswered, report.exit) == (missing, 10 if missing else 0)
+
+
 def test_exit_codes_are_those_of_the_command_line() -> None:
     for number in errno.errorcode:
         assert failing((number, 1)).exit == exit_of_errno(number)
@@ -239,6 +257,14 @@ def test_failures_add_up_by_errno_and_phase() -> None:
         ("ECONNRESET", "open", 400),
     ]
     assert merged.failures[2].first_s == 2.0
+
+
+def test_the_meaning_of_a_merged_failure_belongs_to_its_function() -> None:
+    late, given_up = failing((errno.ETIMEDOUT, 1)), failing((errno.ETIMEDOUT, 2))
+    late.failures[0].meaning = "not connected within 1 s"
+    given_up.failures[0].function, given_up.failures[0].meaning = "tcp_write_timeout", "no answer to any SYN"
+    (failure,) = merge([late, given_up]).failures
+    assert (failure.count, failure.function, failure.meaning) == (3, "tcp_write_timeout", "no answer to any SYN")
 
 
 def test_timelines_are_added_from_their_starts_each_at_its_last_value() -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from fourtuple.address import parse_ipv4
 from fourtuple.dial.dialer import OPEN
+from fourtuple.dial.plan import DialPlan, Target
 from fourtuple.dial.stack import Result, Stack, routes_of
+from fourtuple.dial.user import run_user
 from fourtuple.host import Host
 from fourtuple.phy.fault import parse_loss
 from fourtuple.shell.netns import Server
@@ -328,3 +330,62 @@ def test_an_iteration_goes_on_after_a_close_of_all(stack: Stack) -> None:
     stack.close_all()
     found += [next(iterator) for _ in range(9)]
     assert sorted(result.errno for result in found) == [0] * 5 + [errno.ECANCELED] * 5
+
+
+@pytest.mark.parametrize(
+    ("port", "count", "wrong"),
+    [
+        (70000, 1, {}),  # not port 4464, to which it would shrink in 16 bits
+        (-1, 1, {}),
+        (8080, -1, {}),
+        (8080, 1, {"window": 0}),
+        (8080, 1, {"timeout": -0.1}),
+    ],
+)
+def test_what_nobody_can_mean_is_a_value_error(stack: Stack, port: int, count: int, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"at least|no port"):
+        next(stack.connect_many([(PEER_ADDRESS, port)], count, **wrong))
+    assert stack.dialer.begun == 0
+
+
+def test_no_connections_are_no_results(stack: Stack) -> None:
+    assert list(stack.connect_many([TARGET], 0)) == []
+
+
+def test_a_timeout_below_the_clock_is_one_all_the_same(stack: Stack) -> None:
+    begun = stack.runner.now_us()
+    (result,) = stack.connect_many([HOLE], 1, timeout=1e-6)
+    assert (result.errno, stack.runner.now_us() - begun < 1_000_000) == (errno.ETIMEDOUT, True)  # not TCP's 131 s
+
+
+def test_a_second_iteration_inside_the_first_is_refused(stack: Stack) -> None:
+    first = stack.connect_many([TARGET], 20, window=4)
+    next(first)
+    with pytest.raises(RuntimeError, match="another connect_many"):
+        next(stack.connect_many([HOLE], 20))
+    assert [result.errno for result in first] == [0] * 19
+    assert len(list(stack.connect_many([TARGET], 3))) == 3
+
+
+def test_no_more_begin_at_once_than_answers_are_read(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else answers lie unread until their attempts count as lost, and all the others begin beside them."""
+    begun: list[int] = []
+    one_round = Stack.round
+
+    def count(self: Stack, begin: int = 0, redials: int = 0) -> bool:
+        begun.append(begin)
+        return one_round(self, begin, redials)
+
+    monkeypatch.setattr(Stack, "round", count)
+    connect(stack, 1000, window=1000)
+    assert max(begun) == 256
+    begun.clear()
+    report = run_user(DialPlan(1000, (Target(*TARGET),), window=1000, wire="sim"), stack.wire)
+    assert (report.connections.established, max(begun)) == (1000, 256)
+
+
+def test_after_its_end_each_handle_is_nobodys() -> None:
+    with open_stack() as stack:
+        (handle,) = connect(stack)
+    gone = -errno.ENOTCONN
+    assert (stack.send(handle, b"x"), stack.recv(handle), stack.close(handle)) == (gone, gone, gone)

@@ -155,7 +155,8 @@ def failures(report: DialReport) -> dict[tuple[str, str], int]:
 def test_the_rate_is_kept_from_the_first_connection_on() -> None:
     pace = Pace(plan_for(1000, rate=100), 5 * S)
     assert [pace.scheduled(5 * S + at) for at in (0, S // 100, S, 3 * S)] == [1, 2, 101, 301]
-    assert pace.next_us(5 * S) == 5 * S + 10_001
+    pace.begun = 1
+    assert pace.next_us(5 * S) == 5 * S + 10_000
 
 
 def test_a_ramp_is_half_the_rate_on_average() -> None:
@@ -256,6 +257,19 @@ def test_close_by_rst() -> None:
     assert (ran.report.counters["Tcp.OutRsts"], ran.dial.stack.time_waits) == (50, 0)
 
 
+@pytest.mark.parametrize(("rate", "ramp"), [(0.3, 0.0), (50.0, 0.0), (7e6, 0.0), (300.0, 2.0), (1e7, 3600.0)])
+def test_the_time_to_look_again_is_that_of_the_next_one(rate: float, ramp: float) -> None:
+    pace = Pace(plan_for(500, TARGET, rate=rate, ramp_s=ramp, window=500), start_us=77)
+    now, looks = 77, 0
+    while pace.begun < 500 and looks < 700:
+        pace.begun += pace.allowed(0, now)
+        due = pace.next_us(now)
+        assert due - now == 50_000 or pace.begun == 500 or pace.allowed(0, due) >= 1
+        assert due - now <= 3 or pace.allowed(0, due - 2) == 0  # rounding
+        now, looks = due, looks + (due - now < 50_000)
+    assert pace.begun == 500  # not a look each microsecond
+
+
 # ---------------------------------------------------------------------------------------------- failures, redials
 
 
@@ -266,6 +280,8 @@ def test_failures_are_counted_by_target_and_reason() -> None:
     assert [(one.established, one.failed) for one in report.targets] == [(30, 0), (0, 30), (0, 30)]
     refused, late = sorted(report.failures, key=lambda one: one.first_s)
     assert (refused.errno, refused.function, late.errno) == ("ECONNREFUSED", "tcp_reset", "ETIMEDOUT")
+    # TCP would have gone on: none of its functions has said so.
+    assert (late.function, late.meaning) == ("", "not connected within 1 s, the timeout of this dial")
     assert 1.0 <= late.first_s <= 1.2
     assert (report.exit, report.connections.peak_open) == (10, 30)
 

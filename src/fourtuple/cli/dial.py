@@ -39,6 +39,7 @@ _LIMITS = {
     errno.EMFILE: "ulimit -n",
     errno.ENFILE: "sysctl fs.file-max",
     errno.ETIMEDOUT: "fewer --processes",  # not all were ready
+    errno.ECHILD: "dmesg: was memory short? Fewer connections then",  # killed from outside
 }
 
 _EPILOG = """\
@@ -165,8 +166,9 @@ class _Step(argparse.Action):
 
 def _count(text: str) -> int:
     match = _COUNT.fullmatch(text.replace(",", "").replace("_", ""))
-    number = round(float(match[1]) * _TIMES[match[2].lower()]) if match else 0
-    if not 0 < number <= 1 << 24:
+    exact = float(match[1]) * _TIMES[match[2].lower()] if match else 0.0
+    number = round(exact)
+    if not 0 < number <= 1 << 24 or abs(exact - number) > 1e-6:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no count of connections; say for example 500, 20k or 1M (at most 16M)"
         )
@@ -337,13 +339,19 @@ class _Dial:
 
     def _with_kernel(self, stack: ExitStack) -> DialReport:
         from fourtuple.dial.kernel import run_kernel
+        from fourtuple.shell.wires import WireUnavailable
 
         step_1 = self.args.step_1
         if self.plan.wire == "kernel":
             return run_kernel(self.plan, self._progress, self._should_stop, step_1=step_1)
-        netns = stack.enter_context(self._namespace()).pid
+        namespace = stack.enter_context(self._namespace())
         self._tell_wire("private network namespace")
-        return run_kernel(self.plan, self._progress, self._should_stop, netns=netns, is_private=True, step_1=step_1)
+        report = run_kernel(
+            self.plan, self._progress, self._should_stop, netns=namespace.pid, is_private=True, step_1=step_1
+        )
+        if namespace.has_ended():  # as Wire.__exit__: servers that died with it are no answer
+            raise WireUnavailable(errno.EPIPE, "the helper process of the private namespace has been ended")
+        return report
 
     def _namespace(self) -> Any:
         """With the servers in it; which device it has is all one: nothing goes through it."""

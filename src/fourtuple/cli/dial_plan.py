@@ -23,6 +23,7 @@ _SEEDS = 1_000_000
 _HELP = ("fourtuple dial --help",)
 _EVERY_US = 1_000_000
 _MOST_KEEPIDLE = 32_767  # MAX_TCP_KEEPIDLE
+_MOST_REDIALS = 63  # dial/user.py
 _OF_OUR_STACK = ("loss", "rtt", "reserve", "max_sockets", "profile", "seed")
 
 
@@ -58,6 +59,11 @@ def check(args: argparse.Namespace) -> None:
         ),
         (is_kernel and args.keepalive > _MOST_KEEPIDLE, f"--keepalive: at most {_MOST_KEEPIDLE}s (TCP_KEEPIDLE)"),
         (args.on and args.check, "--check looks at this machine; leave out --on"),
+        (args.redial > _MOST_REDIALS, f"--redial: at most {_MOST_REDIALS} times"),
+        (
+            args.wire == "kernel" and any(not host for host, _ in args.targets),
+            "--wire kernel: no server of ours is there; name one, HOST:PORT",
+        ),
     )
     given = [name for name in _OF_OUR_STACK if is_kernel and getattr(args, name) not in (None, ())]
     wrong = [text for is_wrong, text in rules if is_wrong]

@@ -189,7 +189,7 @@ def _connections(report: DialReport) -> Iterator[str]:
         )
     if report.ports.distinct:
         least = "at least " if len(report.workers) > 1 else ""
-        words.append(f"{least}{grouped(report.ports.distinct)} distinct local ports")
+        words.append(least + plural(report.ports.distinct, "distinct local port"))
     yield from words
     if done.established:
         yield f"held {seconds(report.seconds.hold)}, {grouped(done.closed)} closed in {seconds(report.seconds.close)}"
@@ -265,7 +265,9 @@ def failure_words(failure: FailureCount) -> tuple[str, str, str]:
     """When it happens, who says so and why, what helps; the last may be ""."""
     known = reason_for("connect", failure.number)
     when = "after they were established" if failure.phase == "open" else "never established"
-    function, meaning = failure.function or known.function, failure.meaning or known.reason
+    function, meaning = failure.function, failure.meaning
+    if not meaning:  # with one and no function, as of the timeout of a dial, it was no function of the kernel's
+        function, meaning = function or known.function, known.reason
     helps = _HELP.get((failure.errno, failure.phase)) or " · ".join(known.frees)
     return (
         f"{when}, the first after {seconds(failure.first_s)}",

@@ -161,13 +161,14 @@ def _failures(reports: Sequence[DialReport]) -> list[FailureCount]:
 
 
 def _failure(parts: Sequence[FailureCount]) -> FailureCount:
+    function, meaning = max((part.function, part.meaning) for part in parts)  # that belong together
     return FailureCount(
         parts[0].errno,
         max(part.number for part in parts),
         sum(part.count for part in parts),
         parts[0].phase,
-        max(part.function for part in parts),
-        max(part.meaning for part in parts),
+        function,
+        meaning,
         min(part.first_s for part in parts),
     )
 

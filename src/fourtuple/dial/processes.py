@@ -305,6 +305,8 @@ class Crew:
         if not ready:
             error = self._processes[0].error
             assert error is not None
+            if error.errno == errno.ECHILD:
+                error.strerror = f"{self._processes[0].name}: {error.strerror}"
             raise error
         self.where = self._where(ready)
         self.notes = tuple(dict.fromkeys(note for one in ready for note in one.notes))

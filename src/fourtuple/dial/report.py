@@ -339,7 +339,11 @@ class DialReport:
     def unanswered(self) -> int:
         """Answers that were expected and did not come; 0 for a tenth of them or less: those may have been under way."""
         steps = self.asked.steps()
-        if self.talk is None or "send" not in steps:
+        if self.talk is None or "expect" not in steps:
+            return 0
+        if steps[0] == "expect" and not self.talk.responses:
+            return self.connections.established  # each waits for the first word
+        if "send" not in steps:
             return 0
         expected = self.talk.requests * steps.count("expect") // steps.count("send")
         missing = expected - self.talk.responses
@@ -354,7 +358,7 @@ class DialReport:
             return EXIT_SOME_FAILED if wrong else 0
         if self.failures:
             return EXIT_OF_ERRNO.get(max(self.failures, key=lambda failure: failure.count).number, EXIT_OTHER)
-        return EXIT_OTHER if self.connections.failed or lost_workers else 0
+        return EXIT_OTHER if self.connections.failed or lost_workers or self.asked.connections else 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: schema, the fields, what follows from them, exit."""

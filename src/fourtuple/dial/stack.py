@@ -13,12 +13,14 @@ Does not live here: what a round does in the engine (dialer.py), how many connec
 Rules
 1. One thread.  Nothing happens unless a method runs: connect_many() while it is iterated, wait(), close_all().
 2. A handle is a row with its generation: one that is kept too long is -ENOTCONN, never somebody else's connection.
+   So is each after the end of the Stack.
 3. A connection that its peer has closed is gone as soon as all that it sent was read.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -50,6 +52,8 @@ from fourtuple.tcp.sendmsg import tcp_sendmsg
 
 STALL_US = 20_000
 """What nothing answers for so long is not waited for with new ones: SYNs and FINs, or the answers to them, are lost."""
+AT_ONCE = 256
+"""Connections begun in one round: as many answers as one reads.  What lies unread for STALL_US counts as lost."""
 SWEEP_US = 400_000
 _LEAST_SWEEP_US = 20_000
 _SLOT_US = 10_000
@@ -130,6 +134,7 @@ class Stack:
         self._swept_us = self.runner.now_us()
         self._sweeping = False
         self._epoch_us = self._closing_before = 0
+        self._is_closed = False
         self.refused = 0
         self.timeout_ms = 0
         """Of an attempt; 0: TCP's own."""
@@ -144,8 +149,9 @@ class Stack:
     def __enter__(self) -> Stack:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.wire.close()
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._is_closed = True
+        self.wire.__exit__(kind, error, traceback)
 
     # ------------------------------------------------------------------------------------------ one round
 
@@ -253,16 +259,23 @@ class Stack:
         `sources`: addresses of ours to connect from, in turn.  `timeout`: seconds for one attempt (0: TCP's own).
         Whoever stops iterating stops dialing; attempts in flight go on with the next call of any method.
         OSError ENOBUFS, after all results, when the stack has no room for another connection (Setup.max_sockets).
+        One at a time: RuntimeError while another is iterated.
         """
+        if window < 1 or timeout < 0:
+            raise ValueError("the window is at least 1, the timeout at least 0 s (TCP's own)")
         d = self.dialer
+        if d.results is not None:
+            raise RuntimeError("another connect_many() is not over yet: iterate it to its end, or close() it")
+        if count == 0:
+            return
         d.set_routes(routes_of(targets, sources, count))
-        self.timeout_ms = int(timeout * 1000)
+        self.timeout_ms = milliseconds(timeout)
         earlier = self._in_flight() if d.in_flight else set()
         left = to_begin = count
         d.results = []
         try:
             while left:
-                want = max(0, min(window - (d.in_flight - d.stalled), to_begin))
+                want = max(0, min(window - (d.in_flight - d.stalled), to_begin, AT_ONCE))
                 moved = self.round(want)
                 to_begin -= want - self.refused
                 results, d.results = d.results, []
@@ -302,7 +315,7 @@ class Stack:
 
     def _verb(self, handle: int, verb: Callable[[int], _T]) -> _T | int:
         sk = sk_resolve(self.host.net.sks, handle)
-        if sk == 0 or self.dialer.phase[sk] & _PHASE != OPEN:
+        if sk == 0 or self._is_closed or self.dialer.phase[sk] & _PHASE != OPEN:
             return -errno.ENOTCONN
         self.host.enter(self.runner.now_us())
         try:
@@ -401,11 +414,20 @@ class Stack:
         return int(self.host.net.h.tw.used)
 
 
+def milliseconds(seconds: float) -> int:
+    """Rounded up: the least timeout is one too, and 0 is none."""
+    return math.ceil(seconds * 1000)
+
+
 def routes_of(
     targets: Iterable[tuple[str, int]], sources: Iterable[str], most: int | None = None
 ) -> list[tuple[int, int, int]]:
     """Every source with every target, the `most` first of them, so that neighbours differ in their target."""
+    if most is not None and most < 0:
+        raise ValueError(f"{most} connections: at least 0")
     from_all = [parse_ipv4(source) for source in sources] or [0]
     to_all = [(parse_ipv4(address), port) for address, port in targets]
+    if wrong := [port for _, port in to_all if not 0 <= port <= 65535]:
+        raise ValueError(f"{wrong[0]} is no port: 0 to 65535")
     every = ((saddr, daddr, dport) for saddr in from_all for daddr, dport in to_all)
     return list(islice(every, most))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import errno
 import gc
+import math
 import platform
 import resource
 from collections import deque
@@ -23,10 +24,11 @@ from fourtuple.dial.dialer import dial_count_ports
 from fourtuple.dial.failures import describe
 from fourtuple.dial.plan import DialPlan
 from fourtuple.dial.report import Asked, Busiest, DialReport, FailureCount, Left, Progress, TargetCount
-from fourtuple.dial.stack import Stack, routes_of
+from fourtuple.dial.stack import AT_ONCE, Stack, milliseconds, routes_of
 from fourtuple.dial.talk import Talker
 from fourtuple.mib import mib_snapshot
 from fourtuple.shell.wire import Wire
+from fourtuple.tcp.states import TCP_SYN_SENT
 
 CLOSE_PATIENCE_S = 10.0
 """How long the other side has to answer our last FIN."""
@@ -64,8 +66,12 @@ class Pace:
 
     def next_us(self, now: int) -> int:
         """When to look again if the rate is what stands in the way."""
-        waits = self.rate and self.begun < self.count
-        return now + (min(int(1e6 / self.rate) + 1, 50_000) if waits else _TELL_US)
+        if not self.rate or self.begun >= self.count:
+            return now + _TELL_US
+        flat = self.begun * 1e6 / self.rate  # us, had there been no ramp
+        in_ramp = flat < self.ramp_us / 2
+        due = self.start_us + math.ceil(math.sqrt(2 * self.ramp_us * flat) if in_ramp else flat + self.ramp_us / 2)
+        return min(due, now + 50_000) if due > now else now + 1000  # the window stands in the way
 
 
 class UserDial:
@@ -97,7 +103,7 @@ class UserDial:
         targets = [(target.address, target.port) for target in plan.targets]
         self._routes = routes_of(targets, plan.sources, plan.connections)
         self._failed_at: dict[tuple[int, int], int] = {}
-        self._failures: dict[tuple[int, str], FailureCount] = {}
+        self._failures: dict[tuple[int, str, bool], FailureCount] = {}
         self._again: list[tuple[int, int, int]] = []  # a heap: when, route, times dialed before
         self._route_at: dict[tuple[int, int, int], int] = {}
         self._redialed = 0
@@ -137,14 +143,14 @@ class UserDial:
         d.set_routes(self._routes)
         d.on_end = self._on_end
         d.is_keeping = plan.keepalive_s > 0
-        self.stack.timeout_ms = int(plan.timeout_s * 1000)
+        self.stack.timeout_ms = milliseconds(plan.timeout_s)
         if self.talker:
             self.talker.start()
         pace = Pace(plan, self.stack.runner.now_us())
         while (pace.begun < pace.count or d.in_flight or self._again) and not self._should_stop():
             now = self.stack.runner.now_us()
             self._redial(now)
-            n = pace.allowed(d.in_flight - d.stalled, now)
+            n = min(pace.allowed(d.in_flight - d.stalled, now), AT_ONCE)
             pace.begun += n
             if not self._round(n):
                 self.stack.sleep(min(pace.next_us(now), self._next_us(now)))
@@ -222,15 +228,16 @@ class UserDial:
         if was_open:
             self._count_failure(error, "open")
         else:
-            self._note_failure(error, sks.daddr[sk], sks.dport[sk])
+            ours = error == errno.ETIMEDOUT and sks.sk_state[sk] == TCP_SYN_SENT  # TCP itself would have closed it
+            self._note_failure(error, sks.daddr[sk], sks.dport[sk], ours)
         if self.talker:
             self.talker.forget(sk)
         if self.plan.redial and error != errno.ECANCELED:
             self._dial_again(self._route_of(sks.saddr[sk], sks.daddr[sk], sks.dport[sk]), redials)
 
-    def _note_failure(self, error: int, daddr: int, dport: int) -> None:
+    def _note_failure(self, error: int, daddr: int, dport: int, ours: bool = False) -> None:
         self._failed_at[daddr, dport] = self._failed_at.get((daddr, dport), 0) + 1
-        self._count_failure(error, "connect")
+        self._count_failure(error, "connect", ours)
 
     def _dial_again(self, route: int, redials: int) -> None:
         """After a pause that doubles, unless it was dialed often enough."""
@@ -244,12 +251,15 @@ class UserDial:
         found = self._route_at.get((saddr, daddr, dport))
         return self._route_at[0, daddr, dport] if found is None else found
 
-    def _count_failure(self, number: int, phase: str) -> None:
-        failure = self._failures.get((number, phase))
+    def _count_failure(self, number: int, phase: str, ours: bool = False) -> None:
+        """`ours`: not an error of TCP's, but the plan's timeout."""
+        failure = self._failures.get((number, phase, ours))
         if failure is None:
             name, function, meaning = describe(number, phase)
+            if ours:
+                function, meaning = "", f"not connected within {self.plan.timeout_s:g} s, the timeout of this dial"
             failure = FailureCount(name, number, 0, phase, function, meaning, round(self._seconds(), 3))
-            self._failures[number, phase] = failure
+            self._failures[number, phase, ours] = failure
         failure.count += 1
 
     def _redial(self, now: int) -> None:
@@ -266,7 +276,7 @@ class UserDial:
     def _next_us(self, now: int) -> int:
         """When there is something to do besides packets."""
         dues: Iterable[int] = (
-            now + _TELL_US,
+            max(self._told_us + _TELL_US, now + 1),
             max(self._again[0][0], now + 1000) if self._again else now + _TELL_US,
             self.talker.next_us(now) if self.talker else now + _TELL_US,
         )
