@@ -74,6 +74,10 @@ cpdef int dial_reset_closing(Dialer d) except -1
 cpdef int dial_probe_some(Dialer d, int n) except -1
 @cython.locals(sks=TcpSockTable, sk=uint32_t, count=int)
 cpdef int dial_answered(Dialer d, uint32_t since_ms) except -1
-@cython.locals(sks=TcpSockTable, sk=uint32_t, total=int)
+cdef class _PortCounts:
+    cdef uint32_t[::1] counts
+
+
+@cython.locals(sks=TcpSockTable, sk=uint32_t, total=int, into=_PortCounts)
 cpdef int dial_count_ports(Dialer d, object counts) except -1
 cpdef uint32_t dial_next_open(Dialer d, uint32_t sk) except? 0
