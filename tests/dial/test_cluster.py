@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fourtuple.dial.cluster import ClusterUnavailable, run_on_cluster
+from fourtuple.dial.cluster import ClusterUnavailable, _started, run_on_cluster
 from fourtuple.dial.plan import DialPlan, Target, expand
 from fourtuple.dial.report import DialReport, Progress
 from fourtuple.dial.wiring import Wiring
@@ -176,3 +176,21 @@ def test_dask_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_that_is_no_cluster(address: str) -> None:
     with pytest.raises(ValueError, match="say dask://HOST:PORT"):
         run_on_cluster(address, *plan_of(10))
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_a_cluster_that_does_not_come_up_is_started_again(failures: int) -> None:
+    made: list[int] = []
+
+    def make(**options: object) -> str:
+        made.append(1)
+        if len(made) <= failures:
+            raise RuntimeError("Nanny failed to start.")
+        return "cluster"
+
+    if failures == 3:
+        with pytest.raises(ClusterUnavailable, match="Nanny failed to start"):
+            _started(make)  # type: ignore[arg-type]
+    else:
+        assert _started(make) == "cluster"  # type: ignore[arg-type,comparison-overlap]
+    assert len(made) == min(failures + 1, 3)

@@ -36,12 +36,13 @@ from fourtuple.dial.wiring import PRIVATE, Wiring, setup_of
 from fourtuple.shell.wire import Setup, WireUnavailable
 
 if TYPE_CHECKING:
-    from distributed import Client, Event, Future
+    from distributed import Client, Event, Future, LocalCluster
 
 T = TypeVar("T")
 SCHEME = "dask://"
 LOCAL = "local"
 _INSTALL = "pip install 'fourtuple[cluster]'"
+_STARTS = 3
 _CONNECT_S = 5.0
 _WORKERS_S = 10.0
 _ASK_S = 0.05
@@ -92,16 +93,27 @@ def _client(where: str) -> Iterator[Client]:
     with (
         TemporaryDirectory(prefix="fourtuple-dask-") as directory,
         config.set({"temporary-directory": directory}),
-        LocalCluster(
-            n_workers=os.cpu_count(),
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=":0",  # any free port
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        _started(LocalCluster) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def _started(make: type[LocalCluster]) -> LocalCluster:
+    """A cluster on this machine.  One worker that does not come up ends Dask's attempt: then there is another."""
+    for attempt in range(_STARTS):
+        try:
+            return make(
+                n_workers=os.cpu_count(),
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=":0",  # any free port
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            if attempt + 1 == _STARTS:
+                raise ClusterUnavailable(errno.ECHILD, f"Dask starts no workers here: {error}", "") from None
+    raise AssertionError("not reached")
 
 
 @contextmanager
