@@ -372,9 +372,9 @@ def test_no_more_begin_at_once_than_answers_are_read(stack: Stack, monkeypatch: 
     begun: list[int] = []
     one_round = Stack.round
 
-    def count(self: Stack, begin: int = 0, redials: int = 0) -> bool:
+    def count(self: Stack, begin: int = 0) -> bool:
         begun.append(begin)
-        return one_round(self, begin, redials)
+        return one_round(self, begin)
 
     monkeypatch.setattr(Stack, "round", count)
     connect(stack, 1000, window=1000)

@@ -27,9 +27,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fourtuple.dial.merge import merge
-from fourtuple.dial.part import OnProgress, setup_to_json
+from fourtuple.dial.part import setup_to_json
 from fourtuple.dial.plan import DialPlan
-from fourtuple.dial.report import Asked, DialReport, Progress, lost_worker
+from fourtuple.dial.report import Asked, DialReport, OnProgress, Progress, lost_worker
 from fourtuple.dial.report_json import load
 from fourtuple.dial.tally import Tally
 from fourtuple.dial.wiring import PRIVATE, Wiring, setup_of

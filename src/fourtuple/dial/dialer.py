@@ -41,7 +41,9 @@ _TIMED_ROUNDS = 3  # connect() is timed in one round of four: reading the clock 
 IN_FLIGHT, OPEN = 1, 2
 """In the two lowest bits of `phase`: an attempt, a live connection."""
 _NOT_OURS, _IN_FLIGHT, _OPEN = 0, IN_FLIGHT, OPEN
-_PHASE = 3  # of `phase`; above it: how often this connection was dialed before
+PHASE = 3
+"""Its bits in the column `phase`."""
+_PHASE = PHASE  # of `phase`; above it: how often this connection was dialed before
 _REDIALS_SHIFT = 2
 _SLOT_US, _SLOTS = 10_000, 3  # of `fresh`
 _MOST_ROWS, _MOST_LOOKED_AT = 1 << 17, 512  # in one call of dial_sweep()

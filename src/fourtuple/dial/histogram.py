@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 _M64 = 0xFFFF_FFFF_FFFF_FFFF
@@ -111,6 +112,14 @@ class Histogram:
         except (TypeError, KeyError, IndexError, ValueError, OverflowError, AttributeError):
             raise ValueError("no histogram: count, min, max, sum and buckets of [low, high, count] make one") from None
         return found
+
+
+def merged(parts: Iterable[Histogram]) -> Histogram:
+    """A new histogram of all that these have."""
+    found = Histogram()
+    for part in parts:
+        found.merge(part)
+    return found
 
 
 def hist_bucket(value: int) -> int:

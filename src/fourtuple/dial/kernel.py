@@ -27,7 +27,7 @@ from fourtuple.dial.kernel_count import SELF_CONNECT, Count
 from fourtuple.dial.kernel_socket import Connection, Route, Setup
 from fourtuple.dial.kernel_talk import KernelTalker
 from fourtuple.dial.plan import DialPlan
-from fourtuple.dial.report import DialReport, Progress
+from fourtuple.dial.report import DialReport, OnProgress
 from fourtuple.live.netns import find_netns
 from fourtuple.live.socket_options import WHOLE_RANGE, read_port_range
 
@@ -35,7 +35,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fourtuple.live.netns import Spec
 
-OnProgress = Callable[[Progress], None]
 ShouldStop = Callable[[], bool]
 
 _FRESH_NS = 20_000_000  # a handshake that takes longer than this waits for a SYN that is sent again
@@ -343,12 +342,8 @@ def routes(plan: DialPlan) -> list[Route]:
 
 
 def allowed_by(plan: DialPlan, seconds: float) -> int:
-    """How many connections may have begun after `seconds`: the rate grows along a line, then stays."""
-    if not plan.rate:
-        return plan.connections
-    ramp = min(seconds, plan.ramp_s)
-    grown = ramp * ramp / (2 * plan.ramp_s) if plan.ramp_s else 0.0
-    return min(plan.connections, 1 + int(plan.rate * (grown + seconds - ramp)))
+    """How many connections may have begun after `seconds`."""
+    return min(plan.connections, int(plan.scheduled(seconds * 1e6))) if plan.rate else plan.connections
 
 
 def _in_flight(connection: Connection) -> bool:

@@ -30,7 +30,8 @@ from fourtuple.live.netns import find_netns
 from fourtuple.live.refusal import CannotRead
 
 if TYPE_CHECKING:
-    from fourtuple.dial.kernel import OnProgress, ShouldStop
+    from fourtuple.dial.kernel import ShouldStop
+    from fourtuple.dial.report import OnProgress
     from fourtuple.live.netns import Spec
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from fourtuple.dial.histogram import Histogram
+from fourtuple.dial.histogram import merged
 from fourtuple.dial.report import (
     MOST_NAMED,
     Asked,
@@ -62,7 +62,7 @@ def merge(reports: Sequence[DialReport]) -> DialReport:
         seconds=_fold(Seconds, [report.seconds for report in reports], max),
         cpu_s=_sum(Cpu, [_whole_cpu(report.cpu_s) for report in reports]),
         times=_times([report.times for report in reports]),
-        passed_over=_histogram([report.passed_over for report in reports]),
+        passed_over=merged([report.passed_over for report in reports]),
         syn=_sum(Syn, [report.syn for report in reports]),
         memory=_memory(reports),
         ports=_ports([report.ports for report in reports]),
@@ -95,19 +95,12 @@ def _same(values: Sequence[T]) -> T | None:
     return values[0] if all(value == values[0] for value in values) else None
 
 
-def _histogram(parts: Iterable[Histogram]) -> Histogram:
-    found = Histogram()
-    for part in parts:
-        found.merge(part)
-    return found
-
-
 def _times(parts: Sequence[Times]) -> Times:
     responses = [part.response_us for part in parts if part.response_us is not None]
     return Times(
-        _histogram(part.connect_us for part in parts),
-        _histogram(part.handshake_us for part in parts),
-        _histogram(responses) if responses else None,
+        merged(part.connect_us for part in parts),
+        merged(part.handshake_us for part in parts),
+        merged(responses) if responses else None,
     )
 
 

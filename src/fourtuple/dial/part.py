@@ -21,10 +21,9 @@ from fourtuple.shell.netns import Server
 from fourtuple.shell.wire import Setup, Wire
 
 if TYPE_CHECKING:
-    from fourtuple.dial.report import DialReport, Progress
+    from fourtuple.dial.report import DialReport, OnProgress
 
 _MTU = 1500
-OnProgress = Callable[["Progress"], None]
 MayGoOn = Callable[[], bool]
 
 

@@ -101,6 +101,13 @@ class DialPlan:
         """Sockets that our stack needs at once."""
         return self.max_sockets or self.connections + 64
 
+    def scheduled(self, passed_us: float) -> float:
+        """How many connections should have begun after so long: the rate grows along a line, then stays."""
+        ramp_us = self.ramp_s * 1e6
+        ramped = min(passed_us, ramp_us)
+        grown = ramped * ramped / (2 * ramp_us) if ramp_us else 0.0
+        return (grown + passed_us - ramped) * self.rate / 1e6 + 1
+
     def split(self, workers: int, own_sources: bool = False) -> list[DialPlan]:
         """One plan each for up to `workers`: sources are divided if there are enough, else targets, else the count.
 

@@ -32,9 +32,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fourtuple.address import format_prefix, parse_ipv4, parse_prefix, prefix_mask
 from fourtuple.dial.merge import merge
-from fourtuple.dial.part import OnProgress, Part
+from fourtuple.dial.part import Part
 from fourtuple.dial.plan import DialPlan
-from fourtuple.dial.report import Asked, DialReport, Progress, Worker, lost_worker
+from fourtuple.dial.report import Asked, DialReport, OnProgress, Progress, Worker, lost_worker
 from fourtuple.dial.report_json import load
 from fourtuple.dial.tally import Tally
 from fourtuple.dial.wiring import Wiring, setup_of

@@ -12,7 +12,7 @@ Rules
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,9 @@ class Progress:
     connect: Histogram | None = None
     """Time inside connect() until now, in ns: the live percentiles."""
     handshake: Histogram | None = None
+
+
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass

@@ -31,6 +31,7 @@ from fourtuple.columns import Code
 from fourtuple.dial.dialer import (
     IN_FLIGHT,
     OPEN,
+    PHASE,
     Dialer,
     dial_abort,
     dial_answered,
@@ -60,7 +61,6 @@ _SLOT_US = 10_000
 _ABORTED_AT_ONCE = 1024
 _CLOSING_AT_ONCE = 256
 _PROBES_AT_ONCE = 256
-_PHASE = 3
 _T = TypeVar("_T")
 
 
@@ -94,7 +94,7 @@ class Connections:
         """Handles of the open connections."""
         sks = self._dialer.net.sks
         phase = self._dialer.phase
-        return (sk_handle(sks, sk) for sk in range(1, sks.high_water + 1) if phase[sk] & _PHASE == OPEN)
+        return (sk_handle(sks, sk) for sk in range(1, sks.high_water + 1) if phase[sk] & PHASE == OPEN)
 
     @property
     def rows(self) -> int:
@@ -112,7 +112,7 @@ class Connections:
         """Smoothed round trip of one connection in us; 0 when it is gone."""
         sks = self._dialer.net.sks
         sk = sk_resolve(sks, handle)
-        return sks.srtt[sk] / 8 if self._dialer.phase[sk] & _PHASE == OPEN else 0.0
+        return sks.srtt[sk] / 8 if self._dialer.phase[sk] & PHASE == OPEN else 0.0
 
 
 class Stack:
@@ -155,13 +155,13 @@ class Stack:
 
     # ------------------------------------------------------------------------------------------ one round
 
-    def round(self, begin: int = 0, redials: int = 0) -> bool:
+    def round(self, begin: int = 0) -> bool:
         """Begin connections, move packets, run timers, take events once; whether anything moved.
 
         `refused` is how many could not begin because the stack has no row for them (Setup.max_sockets).
         """
         now = self.runner.now_us()
-        self.refused = begin - self._begin(begin, redials, now) if begin > 0 else 0
+        self.refused = begin - self._verb_of_dialer(dial_begin, begin, 0) if begin > 0 else 0
         moved = self.runner.pump_once() or begin > 0
         self._take_events()
         if self._sweeping or now - self._swept_us >= self._sweep_us:
@@ -169,13 +169,6 @@ class Stack:
             self._sweep(now)
             moved = moved or self.dialer.failed > failed
         return moved
-
-    def _begin(self, n: int, redials: int, now: int) -> int:
-        self.host.enter(now)
-        try:
-            return int(dial_begin(self.dialer, n, redials))
-        finally:
-            self.host.leave()
 
     def begin_again(self, routes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Begin one connection for each (index of a route, times dialed before); those for which there is no row."""
@@ -294,7 +287,7 @@ class Stack:
         """Handles of the attempts in flight."""
         sks, phase = self.host.net.sks, self.dialer.phase
         rows = range(1, sks.high_water + 1)
-        return {int(sk_handle(sks, sk)) for sk in rows if phase[sk] & _PHASE == IN_FLIGHT}
+        return {int(sk_handle(sks, sk)) for sk in rows if phase[sk] & PHASE == IN_FLIGHT}
 
     def send(self, handle: int, data: bytes) -> int:
         """send(2): how many bytes were queued, or -errno."""
@@ -315,7 +308,7 @@ class Stack:
 
     def _verb(self, handle: int, verb: Callable[[int], _T]) -> _T | int:
         sk = sk_resolve(self.host.net.sks, handle)
-        if sk == 0 or self._is_closed or self.dialer.phase[sk] & _PHASE != OPEN:
+        if sk == 0 or self._is_closed or self.dialer.phase[sk] & PHASE != OPEN:
             return -errno.ENOTCONN
         self.host.enter(self.runner.now_us())
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from fourtuple.dial.dialer import OPEN, dial_lose, dial_next_open
+from fourtuple.dial.dialer import OPEN, PHASE, dial_lose, dial_next_open
 from fourtuple.dial.histogram import Histogram, hist_record
 from fourtuple.dial.plan import Talk
 from fourtuple.dial.report import TalkCount
@@ -27,7 +27,6 @@ _MOST_AT_ONCE = 256
 _READ = 65536
 _LONGEST_ANSWER = 1 << 20
 _TRY_AGAIN_US = 5_000  # to send what found no room
-_PHASE = 3
 
 
 class _Turn(NamedTuple):
@@ -163,7 +162,7 @@ class Talker:
         for key in blocked:
             turn = self._turns.get(key)
             sk = sk_resolve(self.stack.host.net.sks, key)
-            if turn is None or sk == 0 or self.stack.dialer.phase[sk] & _PHASE != OPEN:
+            if turn is None or sk == 0 or self.stack.dialer.phase[sk] & PHASE != OPEN:
                 continue
             turn = turn._replace(unsent=self._send(sk, turn.unsent))
             self._turns[key] = turn

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from fourtuple.dial.histogram import Histogram
+from fourtuple.dial.histogram import Histogram, merged
 from fourtuple.dial.report import Progress
 
 _PHASES = ("open", "hold", "close", "time-wait")
@@ -85,9 +85,5 @@ class Tally:
 
 
 def _merged(parts: Iterable[Histogram | None]) -> Histogram | None:
-    found = None
-    for part in parts:
-        if part is not None:
-            found = found or Histogram()
-            found.merge(part)
-    return found
+    known = [part for part in parts if part is not None]
+    return merged(known) if known else None

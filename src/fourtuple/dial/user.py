@@ -23,7 +23,7 @@ from fourtuple.address import format_ipv4
 from fourtuple.dial.dialer import dial_count_ports
 from fourtuple.dial.failures import describe
 from fourtuple.dial.plan import DialPlan
-from fourtuple.dial.report import Asked, Busiest, DialReport, FailureCount, Left, Progress, TargetCount
+from fourtuple.dial.report import Asked, Busiest, DialReport, FailureCount, Left, OnProgress, Progress, TargetCount
 from fourtuple.dial.stack import AT_ONCE, Stack, milliseconds, routes_of
 from fourtuple.dial.talk import Talker
 from fourtuple.mib import mib_snapshot
@@ -36,13 +36,13 @@ _TELL_US = 100_000
 _MOST_REDIALS = 63  # the Dialer has six bits for it
 _BACKOFF_US = 200_000  # before a connection is opened again
 _PAGE = resource.getpagesize()
-OnProgress = Callable[[Progress], None]
 
 
 class Pace:
     """How many connections may begin at a time: `window` in flight, `rate` a second after a ramp."""
 
     def __init__(self, plan: DialPlan, start_us: int) -> None:
+        self.plan = plan
         self.count = plan.connections
         self.window = plan.window
         self.rate = plan.rate
@@ -58,11 +58,8 @@ class Pace:
         return max(n, 0)
 
     def scheduled(self, now: int) -> float:
-        """How many should have begun by now: the rate grows linearly, then stays."""
-        passed = now - self.start_us
-        ramped = min(passed, self.ramp_us)
-        grown = ramped * ramped / (2 * self.ramp_us) if self.ramp_us else 0.0
-        return (grown + passed - ramped) * self.rate / 1e6 + 1
+        """How many should have begun by now."""
+        return self.plan.scheduled(now - self.start_us)
 
     def next_us(self, now: int) -> int:
         """When to look again if the rate is what stands in the way."""
